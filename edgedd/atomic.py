@@ -1,0 +1,48 @@
+"""Write a file whole or not at all: temporary file, fsync, rename."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from edgedd.errors import SettingError
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Put `content` at `path`; a cut at any moment leaves the old file or the new one, never a part.
+
+    Raises:
+        SettingError: the folder does not exist or cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder, wanted a file name: add one to the path")
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        reason = error.strerror or str(error)
+        raise SettingError(f"cannot write {path}: {reason}; choose a folder that exists and has room") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,199 @@
+"""Reading and writing the file of a synthetic set, format version 1 (docs/format.md). A file is hostile until checked."""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from edgedd import quantize
+from edgedd.atomic import write_bytes
+from edgedd.errors import FormatError, SettingError
+from edgedd.parameterization import Parameterization, parameterization_from_dict
+from edgedd.recipe import Recipe
+
+VERSION = 1
+MAX_BYTES = 256 * 2**20
+MAX_CLASSES = 4096
+MAX_HEADER = 2**20
+_KEYS = ("version", "parameterization", "recipe", "classes", "provenance")
+_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "U8": np.dtype(np.uint8)}
+Spec = tuple[str, tuple[int, ...]]
+
+
+def serialize(
+    parameterization: Parameterization,
+    tensors: Mapping[str, np.ndarray],
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    provenance: Mapping[str, Any],
+) -> bytes:
+    """The bytes of a set; equal sets give equal bytes."""
+    values = (VERSION, parameterization.as_dict(), recipe.as_dict(), list(classes), dict(provenance))
+    text = json.dumps(dict(zip(_KEYS, values, strict=True)), separators=(",", ":"), ensure_ascii=False)
+    ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    return safetensors.numpy.save(ordered, metadata={"edgedd": text})
+
+
+def tensor_specs(parameterization: Parameterization, count: int, num_classes: int) -> dict[str, Spec]:
+    """Dtype and shape of every tensor of a set of `count` images."""
+    scales = parameterization.scale_shapes(count)
+    specs: dict[str, Spec] = {
+        "labels": ("U8", (count, num_classes)),
+        "mean": ("F32", (parameterization.shape[0],)),
+        "std": ("F32", (parameterization.shape[0],)),
+    }
+    for name, shape in parameterization.factor_shapes(count).items():
+        if name not in scales:
+            specs[f"factors.{name}"] = ("F16", shape)
+            continue
+        bits = parameterization.bits
+        specs[f"factors.{name}"] = ("U8", shape if bits == 8 else (quantize.packed_size(math.prod(shape), bits),))
+        specs[f"scale.{name}"] = ("F16", scales[name])
+        if parameterization.has_zero:
+            specs[f"zero.{name}"] = ("F16", scales[name])
+    return specs
+
+
+def write(path: str | os.PathLike[str], content: bytes) -> None:
+    """Put the bytes at `path`, whole or not at all."""
+    write_bytes(path, content)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read and check a file -> the fields of a SyntheticSet. Raises FormatError: what, where, what was wanted."""
+    path = Path(path)
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise FormatError(f"{path} is not a file, wanted a synthetic set (.safetensors)")
+        if info.st_size > MAX_BYTES:
+            raise FormatError(f"{path} has {info.st_size} bytes, wanted a synthetic set of at most {MAX_BYTES}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror}; wanted a synthetic set (.safetensors)") from error
+    try:
+        return parse(content)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+    except SettingError as error:
+        raise FormatError(f"{path}: {error}; the file is damaged or newer, make or copy it again") from error
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """Bytes of a file -> the fields of a SyntheticSet. Raises FormatError or SettingError."""
+    header = _header(content)
+    entries = {name: _spec(name, entry) for name, entry in header.items() if name != "__metadata__"}
+    fields = _metadata(header)
+    parameterization = fields["parameterization"]
+    dtype, shape = entries.get("labels", ("none", ()))
+    if len(shape) != 2 or shape[1] != len(fields["classes"]) or shape[0] < 1 or shape[0] % shape[1]:
+        wanted = f"U8 (n, {len(fields['classes'])}) with as many images for each class"
+        raise FormatError(f"tensor labels is {dtype} {shape}, wanted {wanted}")
+    if parameterization.kind == "low_rank" and parameterization.subspaces > shape[0]:
+        raise FormatError(
+            f"{parameterization.subspaces} subspaces for {shape[0]} images, wanted at least one image each"
+        )
+    specs = tensor_specs(parameterization, *shape)
+    for name in sorted(specs.keys() | entries.keys()):
+        if name not in specs:
+            raise FormatError(f"unknown tensor {name}, wanted only: {', '.join(specs)}")
+        if name not in entries:
+            raise FormatError(f"tensor {name} is missing, wanted {specs[name][0]} {specs[name][1]}")
+        if entries[name] != specs[name]:
+            raise FormatError(
+                f"tensor {name} is {entries[name][0]} {entries[name][1]}, wanted {specs[name][0]} {specs[name][1]}"
+            )
+    try:
+        tensors = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise FormatError(
+            f"not a valid safetensors file ({error}); it is truncated or altered, copy it again"
+        ) from error
+    _check_values(tensors)
+    return fields | {"tensors": tensors}
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(len(content) - 8, MAX_HEADER):
+        raise FormatError("not a safetensors file, or truncated: its header does not fit; copy it again")
+    try:
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_unique)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"its header is not JSON ({error}); it is truncated or altered, copy it again") from error
+    if not isinstance(header, dict):
+        raise FormatError("its header is not a JSON object, wanted a safetensors file")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise FormatError("a key stands twice in its header or metadata, wanted each once")
+    return result
+
+
+def _spec(name: str, entry: Any) -> Spec:
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    sizes_fit = isinstance(shape, list) and all(type(s) is int and 0 < s <= MAX_BYTES for s in shape)
+    if not sizes_fit or entry.get("dtype") not in _DTYPES or not isinstance(entry.get("dtype"), str):
+        raise FormatError(f"tensor {name[:80]} has no usable dtype and shape, wanted one of {', '.join(_DTYPES)}")
+    return entry["dtype"], tuple(shape)  # type: ignore[arg-type]
+
+
+def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
+    stored = header.get("__metadata__")
+    if not isinstance(stored, dict) or set(stored) != {"edgedd"} or not isinstance(stored["edgedd"], str):
+        raise FormatError("no metadata key 'edgedd' alone: this is not an edgedd synthetic set")
+    try:
+        values = json.loads(stored["edgedd"], object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"metadata edgedd is not JSON ({error}); the file is altered, copy it again") from error
+    version = values.get("version") if isinstance(values, dict) else None
+    if type(version) is not int or version < 1:
+        raise FormatError(f"metadata version={version!r}, wanted {VERSION}")
+    if version > VERSION:
+        raise FormatError(f"format version {version}, this edgedd reads up to {VERSION}: upgrade edgedd")
+    if set(values) != set(_KEYS):
+        odd = ", ".join(sorted(set(values) ^ set(_KEYS)))
+        raise FormatError(f"metadata has unknown or missing keys ({odd}), wanted {', '.join(_KEYS)}")
+    for key in ("parameterization", "recipe", "provenance"):
+        if not isinstance(values[key], dict):
+            raise FormatError(f"metadata {key} is not an object")
+    return {
+        "parameterization": parameterization_from_dict(values["parameterization"]),
+        "recipe": Recipe.from_dict(values["recipe"]),
+        "classes": _classes(values["classes"]),
+        "provenance": values["provenance"],
+    }
+
+
+def _no_constant(name: str) -> None:
+    raise FormatError(f"metadata has the number {name}, wanted finite numbers")
+
+
+def _classes(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FormatError("metadata classes is not a list of names")
+    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        raise FormatError(f"metadata classes has {len(names)} names, wanted 2 to {MAX_CLASSES} different ones")
+    return tuple(names)
+
+
+def _check_values(tensors: Mapping[str, np.ndarray]) -> None:
+    for name, values in tensors.items():
+        if values.dtype != np.uint8 and not np.isfinite(values).all():
+            raise FormatError(f"tensor {name} has a value that is not finite; the file is damaged, make it again")
+        if (name.startswith("scale.") or name == "std") and (values <= 0).any():
+            raise FormatError(f"tensor {name} has a value that is not positive; the file is damaged, make it again")
+    sums = tensors["labels"].sum(axis=1, dtype=np.int64)
+    wrong = np.flatnonzero(sums != 255)
+    if wrong.size:
+        raise FormatError(f"label row {wrong[0]} sums to {sums[wrong[0]]}/255, wanted 255/255: rows must sum to 1")
