@@ -31,7 +31,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
     flat = np.zeros(packed_size(codes.size, bits) * per_byte, np.uint8)
     flat[: codes.size] = codes.reshape(-1)
     shifts = np.arange(per_byte, dtype=np.uint8) * bits
-    return np.bitwise_or.reduce(flat.reshape(-1, per_byte) << shifts, axis=1).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(flat.reshape(-1, per_byte) << shifts, axis=1), np.uint8)
 
 
 def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -41,7 +41,7 @@ def unpack(packed: np.ndarray, bits: int, shape: tuple[int, ...]) -> np.ndarray:
     per_byte = 8 // bits
     shifts = np.arange(per_byte, dtype=np.uint8) * bits
     codes = (packed.reshape(-1, 1) >> shifts) & (2**bits - 1)
-    return codes.reshape(-1)[: int(np.prod(shape))].reshape(shape).astype(np.uint8)
+    return np.asarray(codes.reshape(-1)[: int(np.prod(shape))].reshape(shape), np.uint8)
 
 
 def dequantize(codes: np.ndarray, bits: int, scale: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
@@ -92,4 +92,4 @@ def fit_range(values: np.ndarray, bits: int, scale_shape: tuple[int, ...]) -> tu
 
 def _storable(scale: np.ndarray) -> np.ndarray:
     """float16, kept positive and finite so that a constant factor still has a usable scale."""
-    return np.clip(scale, 2.0**-24, 60_000).astype(np.float16)
+    return np.asarray(np.clip(scale, 2.0**-24, 60_000), np.float16)

@@ -1,4 +1,4 @@
-"""Reading and writing the file of a synthetic set, format version 1 (docs/format.md). A file is hostile until checked."""
+"""The file of a synthetic set, format version 1 (docs/format.md), read and written; hostile until checked."""
 
 import json
 import math

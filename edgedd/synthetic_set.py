@@ -41,6 +41,7 @@ class SyntheticSet:
     def from_factors(
         cls,
         parameterization: Parameterization,
+        *,
         factors: Mapping[str, np.ndarray],
         labels: np.ndarray,
         mean: np.ndarray,
@@ -156,4 +157,5 @@ def quantize_labels(labels: np.ndarray) -> np.ndarray:
     codes = np.floor(scaled)
     missing = np.rint(255 - codes.sum(1)).astype(int)
     rank = np.argsort(np.argsort(codes - scaled, axis=1, kind="stable"), axis=1, kind="stable")
-    return (codes + (rank < missing[:, None])).astype(np.uint8)
+    codes = codes + (rank < missing[:, None])
+    return np.asarray(codes, np.uint8)
