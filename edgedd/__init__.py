@@ -1,1 +1,71 @@
-"""Dataset distillation for the edge."""
+"""edgedd: distil labelled images into kilobytes on a server, train from them on a device with stock onnxruntime.
+
+Every public name loads its room when it is first used, so that `import edgedd` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "Augmentation": "edgedd.augmentation",
+    "EdgeddError": "edgedd.errors",
+    "LabelledImages": "edgedd.labelled_images",
+    "Recipe": "edgedd.recipe",
+    "Student": "edgedd.device",
+    "SyntheticSet": "edgedd.synthetic_set",
+    "TrainResult": "edgedd.device",
+    "demo": "edgedd.demonstration",
+    "distill": "edgedd.distillation.run",
+    "evaluate": "edgedd.evaluation",
+    "export": "edgedd.exporting",
+    "inspect": "edgedd.inspection",
+    "load_data": "edgedd.labelled_images",
+    "load_target": "edgedd.target",
+    "preview": "edgedd.report.preview",
+    "targets": "edgedd.target",
+}
+__all__ = [
+    "Augmentation",
+    "EdgeddError",
+    "LabelledImages",
+    "Recipe",
+    "Student",
+    "SyntheticSet",
+    "TrainResult",
+    "demo",
+    "distill",
+    "evaluate",
+    "export",
+    "inspect",
+    "load_data",
+    "load_target",
+    "preview",
+    "targets",
+]
+
+if TYPE_CHECKING:
+    from edgedd.augmentation import Augmentation
+    from edgedd.demonstration import demo
+    from edgedd.device import Student, TrainResult
+    from edgedd.distillation.run import distill
+    from edgedd.errors import EdgeddError
+    from edgedd.evaluation import evaluate
+    from edgedd.exporting import export
+    from edgedd.inspection import inspect
+    from edgedd.labelled_images import LabelledImages, load_data
+    from edgedd.recipe import Recipe
+    from edgedd.report.preview import preview
+    from edgedd.synthetic_set import SyntheticSet
+    from edgedd.target import load_target, targets
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'edgedd' has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

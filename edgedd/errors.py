@@ -10,12 +10,21 @@
       BundleError      a bundle folder that is incomplete or altered
       MissingExtra     an optional dependency is needed and absent
 
-Every message is one line: what was wrong, what was wanted, what to do next.
+Every message is one line: what was wrong, what was wanted, what to do next. The root makes sure of it, whatever a
+hostile file or path puts into a message: unprintable characters are escaped and the middle of a long text is left out.
 """
+
+LONGEST_MESSAGE = 600
 
 
 class EdgeddError(ValueError):
-    """Root of all errors that a user's input can cause."""
+    """Root of all errors that a user's input can cause; its message is one printable line of bounded length."""
+
+    def __init__(self, message: str) -> None:
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(text) > LONGEST_MESSAGE:
+            text = f"{text[:400]} ... {text[-190:]}"
+        super().__init__(text)
 
 
 class DataError(EdgeddError):

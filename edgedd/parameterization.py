@@ -134,7 +134,7 @@ class LowRank:
             order = np.argsort(place, kind="stable")
             parts = [
                 tl.tenalg.multi_mode_dot(core[index[place == s]], [left[s], right[s].T], modes=[2, 3])
-                for s in np.unique(place)
+                for s in (np.unique(place) if len(place) else [0])
             ]
             return tl.concatenate(parts, axis=0)[np.argsort(order, kind="stable")]
 

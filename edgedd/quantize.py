@@ -81,12 +81,15 @@ def fit_scale(values: np.ndarray, bits: int, scale_shape: tuple[int, ...]) -> np
 
 
 def fit_range(values: np.ndarray, bits: int, scale_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and zero (float16) that span the smallest to the largest value: for images, which are not centred."""
+    """Scale and zero (float16) that span the smallest to the largest value and 0: for images, which are not centred.
+
+    With 0 in the range the zero is a code, 0..2^bits - 1, which float16 holds well even when all values are equal.
+    """
     axes = tuple(axis for axis, size in enumerate(scale_shape) if size == 1)
-    low = values.min(axis=axes, keepdims=True)
-    high = values.max(axis=axes, keepdims=True)
+    low = np.minimum(values.min(axis=axes, keepdims=True), 0)
+    high = np.maximum(values.max(axis=axes, keepdims=True), 0)
     scale = _storable((high - low) / (2**bits - 1))
-    zero = np.clip(-low / scale.astype(np.float32), -60_000, 60_000).astype(np.float16)
+    zero = np.clip(-low / scale.astype(np.float32), 0, 2**bits - 1).astype(np.float16)
     return scale, zero
 
 

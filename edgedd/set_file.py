@@ -1,6 +1,5 @@
 """The file of a synthetic set, format version 1 (docs/format.md), read and written; hostile until checked."""
 
-import json
 import math
 import os
 import stat
@@ -12,17 +11,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from edgedd import quantize
+from edgedd import quantize, set_metadata
 from edgedd.atomic import write_bytes
 from edgedd.errors import FormatError, SettingError
-from edgedd.parameterization import Parameterization, parameterization_from_dict
+from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
 
-VERSION = 1
 MAX_BYTES = 256 * 2**20
-MAX_CLASSES = 4096
 MAX_HEADER = 2**20
-_KEYS = ("version", "parameterization", "recipe", "classes", "provenance")
 _DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "U8": np.dtype(np.uint8)}
 Spec = tuple[str, tuple[int, ...]]
 
@@ -34,9 +30,8 @@ def serialize(
     classes: tuple[str, ...],
     provenance: Mapping[str, Any],
 ) -> bytes:
-    """The bytes of a set; equal sets give equal bytes."""
-    values = (VERSION, parameterization.as_dict(), recipe.as_dict(), list(classes), dict(provenance))
-    text = json.dumps(dict(zip(_KEYS, values, strict=True)), separators=(",", ":"), ensure_ascii=False)
+    """The bytes of a set; equal sets give equal bytes. Raises SettingError for provenance that JSON cannot hold."""
+    text = set_metadata.to_text(parameterization, recipe, classes, provenance)
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     return safetensors.numpy.save(ordered, metadata={"edgedd": text})
 
@@ -62,7 +57,8 @@ def tensor_specs(parameterization: Parameterization, count: int, num_classes: in
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
-    """Put the bytes at `path`, whole or not at all."""
+    """Put the bytes at `path`, whole or not at all. Raises FormatError for a set that could not be read again."""
+    parse(content)
     write_bytes(path, content)
 
 
@@ -71,13 +67,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     try:
         info = path.stat()
-        if not stat.S_ISREG(info.st_mode):
-            raise FormatError(f"{path} is not a file, wanted a synthetic set (.safetensors)")
-        if info.st_size > MAX_BYTES:
-            raise FormatError(f"{path} has {info.st_size} bytes, wanted a synthetic set of at most {MAX_BYTES}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot read {path}: {error.strerror}; wanted a synthetic set (.safetensors)") from error
+        wanted = stat.S_ISREG(info.st_mode) and info.st_size <= MAX_BYTES
+        content = path.read_bytes() if wanted else b""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FormatError(f"cannot read {path}: {reason}; wanted a synthetic set (.safetensors)") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise FormatError(f"{path} is not a file, wanted a synthetic set (.safetensors)")
+    if not wanted:
+        raise FormatError(f"{path} has {info.st_size} bytes, wanted a synthetic set of at most {MAX_BYTES}")
     try:
         return parse(content)
     except FormatError as error:
@@ -90,7 +88,7 @@ def parse(content: bytes) -> dict[str, Any]:
     """Bytes of a file -> the fields of a SyntheticSet. Raises FormatError or SettingError."""
     header = _header(content)
     entries = {name: _spec(name, entry) for name, entry in header.items() if name != "__metadata__"}
-    fields = _metadata(header)
+    fields = set_metadata.from_header(header)
     parameterization = fields["parameterization"]
     dtype, shape = entries.get("labels", ("none", ()))
     if len(shape) != 2 or shape[1] != len(fields["classes"]) or shape[0] < 1 or shape[0] % shape[1]:
@@ -125,66 +123,24 @@ def _header(content: bytes) -> dict[str, Any]:
     if len(content) < 8 or length > min(len(content) - 8, MAX_HEADER):
         raise FormatError("not a safetensors file, or truncated: its header does not fit; copy it again")
     try:
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_unique)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"its header is not JSON ({error}); it is truncated or altered, copy it again") from error
+        text = content[8 : 8 + length].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError("its header is not UTF-8 text; it is truncated or altered, copy it again") from error
+    header = set_metadata.strict_json("header", text)
     if not isinstance(header, dict):
         raise FormatError("its header is not a JSON object, wanted a safetensors file")
     return header
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise FormatError("a key stands twice in its header or metadata, wanted each once")
-    return result
-
-
 def _spec(name: str, entry: Any) -> Spec:
-    shape = entry.get("shape") if isinstance(entry, dict) else None
-    sizes_fit = isinstance(shape, list) and all(type(s) is int and 0 < s <= MAX_BYTES for s in shape)
-    if not sizes_fit or entry.get("dtype") not in _DTYPES or not isinstance(entry.get("dtype"), str):
-        raise FormatError(f"tensor {name[:80]} has no usable dtype and shape, wanted one of {', '.join(_DTYPES)}")
-    return entry["dtype"], tuple(shape)  # type: ignore[arg-type]
-
-
-def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
-    stored = header.get("__metadata__")
-    if not isinstance(stored, dict) or set(stored) != {"edgedd"} or not isinstance(stored["edgedd"], str):
-        raise FormatError("no metadata key 'edgedd' alone: this is not an edgedd synthetic set")
-    try:
-        values = json.loads(stored["edgedd"], object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"metadata edgedd is not JSON ({error}); the file is altered, copy it again") from error
-    version = values.get("version") if isinstance(values, dict) else None
-    if type(version) is not int or version < 1:
-        raise FormatError(f"metadata version={version!r}, wanted {VERSION}")
-    if version > VERSION:
-        raise FormatError(f"format version {version}, this edgedd reads up to {VERSION}: upgrade edgedd")
-    if set(values) != set(_KEYS):
-        odd = ", ".join(sorted(set(values) ^ set(_KEYS)))
-        raise FormatError(f"metadata has unknown or missing keys ({odd}), wanted {', '.join(_KEYS)}")
-    for key in ("parameterization", "recipe", "provenance"):
-        if not isinstance(values[key], dict):
-            raise FormatError(f"metadata {key} is not an object")
-    return {
-        "parameterization": parameterization_from_dict(values["parameterization"]),
-        "recipe": Recipe.from_dict(values["recipe"]),
-        "classes": _classes(values["classes"]),
-        "provenance": values["provenance"],
-    }
-
-
-def _no_constant(name: str) -> None:
-    raise FormatError(f"metadata has the number {name}, wanted finite numbers")
-
-
-def _classes(names: Any) -> tuple[str, ...]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise FormatError("metadata classes is not a list of names")
-    if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
-        raise FormatError(f"metadata classes has {len(names)} names, wanted 2 to {MAX_CLASSES} different ones")
-    return tuple(names)
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"tensor {name} has unknown or missing keys, wanted dtype, shape, data_offsets")
+    dtype, shape = entry["dtype"], entry["shape"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise FormatError(f"tensor {name} has dtype {dtype!r}, wanted one of {', '.join(_DTYPES)}")
+    if not isinstance(shape, list) or not all(type(size) is int and 0 < size <= MAX_BYTES for size in shape):
+        raise FormatError(f"tensor {name} has shape {shape!r}, wanted sizes of 1..{MAX_BYTES}")
+    return dtype, tuple(shape)
 
 
 def _check_values(tensors: Mapping[str, np.ndarray]) -> None:

@@ -1,8 +1,8 @@
 """Student networks by name: what their parameters are called, how large they are, how they start.
 
 `convnet<depth>-w<width>` is the field's ConvNet (Gidaris and Komodakis 2018; Zhao et al. 2021): depth blocks of 3x3
-convolution, instance normalisation (affine, eps 1e-5), ReLU and 2x2 average pooling, then one linear layer. Two details: the first
-convolution pads each side up to a multiple of 2^depth (28 -> 32 at depth 3, as the field does), and
+convolution, instance normalisation (affine, eps 1e-5), ReLU and 2x2 average pooling, then one linear layer. Two
+details: the first convolution pads each side up to a multiple of 2^depth (28 -> 32 at depth 3, as the field does), and
 convolutions carry no bias, because the normalisation behind them takes it out again. The torch version lives in
 edgedd.distillation.networks, the ONNX version in edgedd.exporting.networks; both read the shapes here.
 """
@@ -51,7 +51,16 @@ class ConvNet:
     @property
     def feature_size(self) -> int:
         """Length of the flattened last feature map."""
-        return self.width * math.prod(side // 2**self.depth for side in self.padded)
+        return self.width * math.prod(side >> self.depth for side in self.padded)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one image's forward pass, convolutions and head."""
+        total, channels, (height, width) = 0, self.shape[0], self.padded
+        for i in range(self.depth):
+            total += (height >> i) * (width >> i) * 9 * channels * self.width
+            channels = self.width
+        return total + self.feature_size * self.num_classes
 
     def parameters(self) -> dict[str, ParameterSpec]:
         """Parameters in order: block<i>.conv.weight, block<i>.norm.weight, block<i>.norm.bias, head.weight, head.bias.

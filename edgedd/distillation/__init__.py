@@ -1,0 +1,1 @@
+"""Server: images to a synthetic set, with torch."""

@@ -1,0 +1,5 @@
+"""python -m edgedd"""
+
+from edgedd.cli import main
+
+main()

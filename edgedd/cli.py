@@ -1,0 +1,207 @@
+"""The `edgedd` command: parse, call one library function, print. Data on stdout, messages on stderr."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgedd.errors import EdgeddError, SettingError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Distil labelled images into kilobytes; train from them on a device with stock onnxruntime.",
+)
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min=0)]
+Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
+SetFile = Annotated[Path, typer.Argument(metavar="SET", help="a synthetic set (.safetensors)")]
+BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a folder that `edgedd export` made")]
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="where the files go")] = Path("demo"), as_json: Json = False
+) -> None:
+    """The whole way on scikit-learn's digits, without network: distil, export, train in onnxruntime, compare."""
+    from edgedd.cli_output import print_demo
+    from edgedd.demonstration import demo as run
+    from edgedd.progress import ProgressReport
+
+    with ProgressReport() as progress:
+        result = run(folder, on_step=progress.report)
+    print_demo(result, as_json)
+
+
+@app.command()
+def distill(
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the synthetic set to write")],
+    method: Annotated[str, typer.Option(help="frepo, dm or random")] = "frepo",
+    bytes_: Annotated[int | None, typer.Option("--bytes", help="size of the file at most")] = None,
+    ipc: Annotated[int | None, typer.Option(help="images per class, instead of bytes")] = None,
+    parameterization: Annotated[str | None, typer.Option(help="low_rank or pixels")] = None,
+    rank: Annotated[int | None, typer.Option(help="rank r of low_rank")] = None,
+    subspaces: Annotated[int | None, typer.Option(help="subspaces of low_rank")] = None,
+    bits: Annotated[int | None, typer.Option(help="16, 8, 4 or 2 a coefficient or pixel")] = None,
+    labels: Annotated[str, typer.Option(help="auto, hard, teacher or learned")] = "auto",
+    iterations: Annotated[int | None, typer.Option(help="outer steps")] = None,
+    minutes: Annotated[float | None, typer.Option(help="time allowed, instead of iterations")] = None,
+    width: Annotated[int, typer.Option(help="channels of the networks that distil")] = 64,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the checkpoint beside the output")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="of the method")] = None,
+    as_json: Json = False,
+) -> None:
+    """Condense labelled images into a synthetic set of a stated number of bytes."""
+    from edgedd.cli_output import print_inspection, spoken_command
+    from edgedd.distillation.run import distill as run
+    from edgedd.progress import ProgressReport
+
+    options = {key: value for key, value in locals().items() if key in _OPTIONS and value is not None}
+    options |= {"bytes": bytes_, "settings": _pairs(settings), "command": spoken_command(sys.argv)}
+    with ProgressReport() as progress:
+        synthetic = run(data, on_step=lambda step: progress.report(*step), **options)
+    print_inspection(synthetic, output, as_json)
+
+
+_OPTIONS = (
+    "method",
+    "ipc",
+    "parameterization",
+    "rank",
+    "subspaces",
+    "bits",
+    "labels",
+    "iterations",
+    "minutes",
+    "width",
+    "seed",
+    "device",
+    "output",
+    "resume",
+)
+
+
+def _pairs(settings: list[str] | None) -> dict[str, str]:
+    pairs = [text.partition("=") for text in settings or []]
+    for name, separator, value in pairs:
+        if not (name and separator and value):
+            raise SettingError(f"--set {name}{separator}{value}: wanted NAME=VALUE, such as --set lr=0.02")
+    return {name: value for name, _, value in pairs}
+
+
+@app.command()
+def inspect(path: SetFile, as_json: Json = False) -> None:
+    """What is in a synthetic set: bytes by part, form, recipe, provenance."""
+    from edgedd.cli_output import print_inspection
+    from edgedd.synthetic_set import SyntheticSet
+
+    print_inspection(SyntheticSet.load(path), path, as_json)
+
+
+@app.command()
+def preview(
+    path: SetFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the PNG to write")],
+    columns: Annotated[int, typer.Option(help="images a class")] = 12,
+) -> None:
+    """Draw the decoded images, one row a class."""
+    from edgedd.report.preview import preview as draw
+    from edgedd.synthetic_set import SyntheticSet
+
+    draw(SyntheticSet.load(path), output, columns)
+    print(output)
+
+
+@app.command()
+def evaluate(
+    path: Annotated[Path, typer.Argument(metavar="SET|BUNDLE", help="a synthetic set, or a bundle with --weights")],
+    data: Data,
+    students: Annotated[list[str] | None, typer.Option(help="convnet<depth>-w<width>; may be repeated")] = None,
+    seeds: Annotated[int, typer.Option(help="trainings per student")] = 3,
+    seed: Seed = 0,
+    weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote, for a bundle")] = None,
+    as_json: Json = False,
+) -> None:
+    """Test accuracy: of students trained from a set by the device runtime, or of a bundle's trained weights."""
+    from edgedd.cli_output import print_evaluation
+    from edgedd.evaluation import evaluate_path
+
+    print_evaluation(evaluate_path(path, data, students, seeds=seeds, seed=seed, weights=weights), as_json)
+
+
+@app.command()
+def export(
+    path: SetFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle folder to write")],
+    student: Annotated[str | None, typer.Option(help="convnet<depth>-w<width>")] = None,
+    target: Annotated[str | None, typer.Option(help="a board: see `edgedd targets`")] = None,
+    mode: Annotated[str, typer.Option(help="what is trained: full, head or bias")] = "full",
+    as_json: Json = False,
+) -> None:
+    """Turn a set and a student network into a folder that trains on a device."""
+    from edgedd.cli_output import print_bundle
+    from edgedd.exporting import export as run
+    from edgedd.synthetic_set import SyntheticSet
+
+    print_bundle(run(SyntheticSet.load(path), output, student=student, target=target, mode=mode), output, as_json)
+
+
+@app.command()
+def train(
+    bundle: BundleFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the weights to write (.safetensors)")],
+    seed: Seed = 0,
+    data: Annotated[str | None, typer.Option("--data", help="test images to report accuracy on")] = None,
+    threads: Annotated[int | None, typer.Option(help="processor threads", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the bundle's student from its synthetic set, by its recipe, with onnxruntime."""
+    from edgedd.cli_output import print_training
+    from edgedd.evaluation import train_bundle
+    from edgedd.progress import ProgressReport
+
+    with ProgressReport() as progress:
+        row = train_bundle(bundle, output, seed=seed, data=data, threads=threads, on_step=progress.report)
+    print_training(row, as_json)
+
+
+@app.command()
+def predict(
+    bundle: BundleFolder,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, or .npy of uint8 images")],
+    weights: Annotated[Path, typer.Option(help="weights that `edgedd train` wrote")],
+    as_json: Json = False,
+) -> None:
+    """Classify pictures with trained weights."""
+    from edgedd.cli_output import print_predictions
+    from edgedd.prediction import predict_files
+
+    print_predictions(predict_files(bundle, images, weights), as_json)
+
+
+@app.command()
+def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None, as_json: Json = False) -> None:
+    """Boards and their budgets."""
+    from edgedd.cli_output import print_targets
+    from edgedd.target import load_target
+    from edgedd.target import targets as known
+
+    print_targets([load_target(each) for each in ([name] if name else known())], as_json)
+
+
+def main() -> None:
+    """The console script: a user's mistake is one line on stderr and exit status 2."""
+    try:
+        app()
+    except EdgeddError as error:
+        line = " ".join(str(error).split())
+        print(f"edgedd: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("edgedd: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

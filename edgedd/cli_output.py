@@ -1,0 +1,154 @@
+"""What the commands print on stdout: rich tables, or JSON."""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgedd.inspection import inspect
+from edgedd.synthetic_set import SyntheticSet
+
+Row = Mapping[str, Any]
+
+
+def spoken_command(arguments: Sequence[str]) -> str:
+    """The command as it goes into the provenance: file names without folders, and not where the output went."""
+    words, skip = ["edgedd"], False
+    for word in arguments[1:]:
+        if skip or word in ("-o", "--output", "--resume", "--json"):
+            skip = word in ("-o", "--output")
+            continue
+        if not word.startswith("--output="):
+            words.append(os.path.basename(word.rstrip("/")) or word)
+    return shlex.join(words)
+
+
+def print_json(values: Any) -> None:
+    """JSON, indented."""
+    print(json.dumps(values, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table; numbers to the right."""
+    table = Table(title=title or None, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(soft_wrap=False).print(table)
+
+
+def percent(fraction: float) -> str:
+    """0.4987 -> 49.9 %."""
+    return f"{100 * fraction:.1f} %"
+
+
+def print_inspection(synthetic: SyntheticSet, path: Path, as_json: bool) -> None:
+    """Of `inspect` and `distill`."""
+    values = inspect(synthetic)
+    if as_json:
+        print_json({"file": str(path), **values})
+        return
+    form = values["parameterization"]
+    shape = "x".join(map(str, form["shape"]))
+    rank = "".join(f", {key} {form[key]}" for key in ("rank", "subspaces") if key in form)
+    recipe = {key: value for key, value in values["recipe"].items() if key != "augmentation"}
+    augmentation = ", ".join(f"{k} {v:g}" for k, v in values["recipe"]["augmentation"].items()) or "none"
+    rows = [
+        ("file", f"{values['bytes']:,} bytes"),
+        *((f"  {name}", f"{size:,}") for name, size in sorted(values["parts"].items(), key=lambda part: -part[1])),
+        ("images", f"{values['images']} of {shape}, {values['ipc']} per class, {len(values['classes'])} classes"),
+        ("stored as", f"{form['kind']}{rank}, {form['bits']} bits"),
+        ("fp32 IPC equivalent", values["fp32_ipc_equivalent"]),
+        ("recipe", ", ".join(f"{key} {value}" for key, value in recipe.items())),
+        ("augmentation", augmentation),
+        *((key, value) for key, value in values["provenance"].items()),
+    ]
+    print_table(str(path), ("", ""), rows)
+
+
+def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
+    """Of `evaluate`."""
+    if as_json:
+        print_json(list(rows))
+        return
+    cells = [
+        (
+            row["student"],
+            f"{row['bytes']:,}",
+            f"{100 * row['accuracy']:.1f} +- {100 * row['spread']:.1f} %",
+            len(row["accuracies"]),
+            f"{row['seconds']:.0f}",
+        )
+        for row in rows
+    ]
+    print_table("", ("student", "bytes", "test accuracy", "seeds", "seconds each"), cells)
+
+
+def print_bundle(bundle: Any, folder: Path, as_json: bool) -> None:
+    """Of `export`."""
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    if as_json:
+        print_json({"bundle": str(folder), "student": bundle.student, "mode": bundle.mode, "files": files})
+        return
+    rows = [(name, f"{size:,}") for name, size in files.items()]
+    print_table(f"{folder}: student {bundle.student}, trains {bundle.mode}", ("file", "bytes"), rows)
+
+
+def print_training(row: Row, as_json: bool) -> None:
+    """Of `train`."""
+    if as_json:
+        print_json(row)
+        return
+    test = "" if row["accuracy"] is None else f", test accuracy {percent(row['accuracy'])}"
+    print(f"{row['student']}: {row['steps']} steps in {row['seconds']:.1f} s, loss {row['loss']:.4f}{test}")
+    print(row["weights"])
+
+
+def print_predictions(rows: Sequence[Row], as_json: bool) -> None:
+    """Of `predict`."""
+    if as_json:
+        print_json(list(rows))
+        return
+    print_table(
+        "", ("file", "class", "probability"), [(r["file"], r["class"], percent(r["probability"])) for r in rows]
+    )
+
+
+def print_targets(targets: Sequence[Any], as_json: bool) -> None:
+    """Of `targets`: a line a board, or everything about one."""
+    if as_json:
+        print_json([asdict(target) for target in targets])
+        return
+    if len(targets) > 1:
+        rows = [
+            (t.name, f"{t.process_ram_bytes / 2**20:.0f} MiB", t.cores, t.isa, "yes" if t.train else "no")
+            for t in targets
+        ]
+        print_table("", ("target", "process RAM", "cores", "ISA", "trains"), rows)
+        return
+    target = targets[0]
+    sources = target.sources
+    values = {k: v for k, v in asdict(target).items() if k not in ("name", "title", "sources")}
+    cells = [(k, v, f"{sources[k].kind}: {sources[k].text}" if k in sources else "") for k, v in values.items()]
+    print_table(f"{target.name}: {target.title}", ("figure", "value", "source"), cells)
+
+
+def print_demo(result: Row, as_json: bool) -> None:
+    """Of `demo`."""
+    if as_json:
+        print_json(result)
+        return
+    rows = [
+        (row["what"], f"{row['bytes']:,}", row["ipc"], percent(row["accuracy"]), row["seeds"]) for row in result["rows"]
+    ]
+    title = f"digits, student {result['student']}, trained in onnxruntime; {result['seconds']:.0f} s in all"
+    print_table(title, ("trained on", "bytes", "ipc", "test accuracy", "seeds"), rows)
+    for name, path in result["files"].items():
+        print(f"{name}: {path}")

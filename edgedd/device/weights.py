@@ -1,0 +1,51 @@
+"""Parameters of a student in a .safetensors file; hostile until checked."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from edgedd.atomic import write_bytes
+from edgedd.errors import FormatError
+from edgedd.students import ParameterSpec
+
+HEADER_ROOM = 2**20
+
+
+def save(path: str | os.PathLike[str], parameters: Mapping[str, np.ndarray]) -> None:
+    """Write the parameters whole or not at all. Raises SettingError when the folder cannot be written to."""
+    write_bytes(path, safetensors.numpy.save({name: parameters[name] for name in sorted(parameters)}))
+
+
+def load(path: str | os.PathLike[str], specs: Mapping[str, ParameterSpec]) -> dict[str, np.ndarray]:
+    """Read parameters of exactly the names and shapes of `specs`, float32 and finite. Raises FormatError."""
+    path = Path(path)
+    most = HEADER_ROOM + 4 * sum(int(np.prod(spec.shape)) for spec in specs.values())
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise FormatError(f"{path} has {size} bytes, wanted at most {most}: these weights are of another student")
+        tensors = safetensors.numpy.load(path.read_bytes())
+    except OSError as error:
+        raise FormatError(f"cannot read {path}: {error.strerror}; wanted weights (.safetensors)") from error
+    except FormatError:
+        raise
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise FormatError(f"{path} is no valid safetensors file ({error}): copy it again") from error
+    for name in sorted(specs.keys() | tensors.keys()):
+        _check(path, name, tensors.get(name), specs.get(name))
+    return {name: tensors[name] for name in specs}
+
+
+def _check(path: Path, name: str, got: np.ndarray | None, wanted: ParameterSpec | None) -> None:
+    if wanted is None:
+        raise FormatError(f"{path} has the unknown parameter {name}: these weights are of another student")
+    if got is None:
+        raise FormatError(f"{path} lacks the parameter {name}: these weights are of another student")
+    if got.dtype != np.float32 or got.shape != wanted.shape:
+        raise FormatError(f"{path}: parameter {name} is {got.dtype} {got.shape}, wanted float32 {wanted.shape}")
+    if not np.isfinite(got).all():
+        raise FormatError(f"{path}: parameter {name} has a value that is not finite: train again")

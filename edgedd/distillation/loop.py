@@ -1,0 +1,147 @@
+"""The outer loop that every method shares: Adam on factors, mappers and label logits, with rounding in the loop."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from edgedd.distillation.checkpoint import Checkpoint
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.methods import Method
+from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.trainable_set import TrainableSet
+from edgedd.errors import EdgeddError
+
+MAPPERS = ("left", "right")
+REFIT_EVERY = 25
+WARM_STEPS = 10
+
+
+class Progress(NamedTuple):
+    """One finished step of a stage ("teacher", "distil", "recipe"); `loss` is None where a stage has none."""
+
+    stage: str
+    step: int
+    total: int
+    loss: float | None
+
+
+OnStep = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to run: `iterations`, or until about `deadline` (time.monotonic()), measured over the first steps."""
+
+    iterations: int | None = None
+    deadline: float | None = None
+
+
+@dataclass
+class Loop:
+    """One distillation under way.
+
+    Attributes:
+        rounding_from: fraction of the iterations after which rounding to the file's bits is in the loop.
+    """
+
+    synthetic: TrainableSet
+    method: Method
+    real: RealImages
+    compute: Compute
+    generator: np.random.Generator
+    rounding_from: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.state = self.method.init(self.synthetic, self.real, self.compute, self.generator)
+        self.optimizer, self.rates = _optimizer(self.synthetic, self.method)
+        self.iteration = 0
+        self.total = 0
+
+    def run(self, length: Length, checkpoint: Checkpoint | None, on_step: OnStep | None) -> None:
+        """All iterations that remain. Raises EdgeddError when the loss is no longer finite."""
+        if not self.rates:
+            return
+        if not self.total:
+            self.total = length.iterations or 0
+        if not self.total:
+            self.total = self._measure(length.deadline or 0.0, on_step)
+        while self.iteration < self.total:
+            self._step(on_step)
+            if checkpoint and checkpoint.due():
+                checkpoint.save(self.state_dict())
+        if checkpoint:
+            checkpoint.save(self.state_dict())
+
+    def _measure(self, deadline: float, on_step: OnStep | None) -> int:
+        """Time the first steps and count how many fit before the deadline."""
+        started = 0.0
+        self.total = 2**31
+        for step in range(WARM_STEPS):
+            if step == WARM_STEPS // 2:
+                started = time.monotonic()
+            self._step(None)
+        per_step = (time.monotonic() - started) / (WARM_STEPS - WARM_STEPS // 2)
+        return self.iteration + max(0, int((deadline - time.monotonic()) / per_step))
+
+    def _step(self, on_step: OnStep | None) -> None:
+        first_rounded = int(self.rounding_from * self.total)
+        rounds = self.iteration >= first_rounded
+        if rounds and (self.iteration - first_rounded) % REFIT_EVERY == 0:
+            self.synthetic.fit_scales()
+        decay = 0.5 * (1 + math.cos(math.pi * self.iteration / self.total))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * decay
+        loss, self.state = self.method.loss(self.synthetic, self.real, self.state, self.generator)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise EdgeddError(
+                f"the loss is {value} at iteration {self.iteration}: lower the learning rate (--set lr=...)"
+            )
+        self.optimizer.step()
+        self.iteration += 1
+        if on_step:
+            on_step(Progress("distil", self.iteration, self.total, value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes."""
+        return {
+            "iteration": self.iteration,
+            "total": self.total,
+            "factors": {name: values.detach() for name, values in self.synthetic.factors.items()},
+            "label_logits": self.synthetic.label_logits.detach(),
+            "scales": {name: list(pair) for name, pair in self.synthetic.scales.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.state.state_dict(),
+            "generator": json.dumps(self.generator.bit_generator.state),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue as if never interrupted."""
+        self.iteration, self.total = saved["iteration"], saved["total"]
+        with torch.no_grad():
+            for name, values in saved["factors"].items():
+                self.synthetic.factors[name].copy_(values)
+            self.synthetic.label_logits.copy_(saved["label_logits"])
+        device = self.compute.device
+        self.synthetic.scales = {n: (pair[0].to(device), pair[1].to(device)) for n, pair in saved["scales"].items()}
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state.load_state_dict(saved["method"])
+        self.generator.bit_generator.state = json.loads(saved["generator"])
+
+
+def _optimizer(synthetic: TrainableSet, method: Method) -> tuple[torch.optim.Adam, list[float]]:
+    mappers = [values for name, values in synthetic.factors.items() if name in MAPPERS]
+    others = [values for name, values in synthetic.factors.items() if name not in MAPPERS]
+    parts = [(others, method.lr), (mappers, method.lr_mappers), ([synthetic.label_logits], method.lr_labels)]
+    groups = [{"params": leaves, "lr": rate} for leaves, rate in parts if leaves and rate > 0]
+    if not groups:
+        return torch.optim.Adam([synthetic.label_logits]), []
+    return torch.optim.Adam(groups), [float(group["lr"]) for group in groups]  # type: ignore[arg-type]

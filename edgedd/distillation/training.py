@@ -1,0 +1,92 @@
+"""Train a student with torch by a recipe: teachers on real images, and students on a synthetic set for validation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgedd.distillation import networks
+from edgedd.distillation.augment import augment
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.real_images import normalise
+from edgedd.recipe import Recipe
+from edgedd.students import ConvNet
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+OnStep = Callable[[int], None]
+
+
+class Trainer:
+    """Compiled training and prediction of one network; the passes are shared by all its trainings."""
+
+    def __init__(self, network: ConvNet, compute: Compute) -> None:
+        self.network = network
+        self.compute = compute
+        self._loss = compute.compile(_loss)
+        self._logits = compute.compile(networks.logits)
+
+    def fit(
+        self,
+        sample: Callable[[int], Batch],
+        recipe: Recipe,
+        generator: np.random.Generator,
+        on_step: OnStep | None = None,
+    ) -> list[torch.Tensor]:
+        """Fresh parameters trained for `recipe.steps` on `sample(batch_size)` -> images (b, C, H, W), labels (b, K).
+
+        SGD exactly as the training graph does it: weight decay added to the gradient, then momentum.
+        """
+        parameters = [p.requires_grad_() for p in networks.fresh(self.network, generator, self.compute.device)]
+        optimizer = torch.optim.SGD(
+            parameters, lr=recipe.student_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        for step in range(recipe.steps):
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate(step)
+            images, labels = sample(recipe.batch_size)
+            images = augment(images, recipe.augmentation, generator)
+            with self.compute.autocast():
+                loss = self._loss(self.network, parameters, images, labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if on_step:
+                on_step(step)
+        return [p.detach() for p in parameters]
+
+    def logits(self, parameters: networks.Parameters, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
+        """Normalised images (N, C, H, W) -> logits (N, K)."""
+        with torch.no_grad(), self.compute.autocast():
+            return torch.cat([self._logits(self.network, parameters, part) for part in torch.split(images, batch)])
+
+    def accuracy(
+        self, parameters: networks.Parameters, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
+    ) -> float:
+        """Fraction of uint8 images (N, C, H, W) whose class is predicted."""
+        right = 0
+        for start in range(0, len(images), 5000):
+            part = normalise(self.compute.tensor(images[start : start + 5000]), mean, std)
+            predicted = self.logits(parameters, part).argmax(1).cpu().numpy()
+            right += int((predicted == labels[start : start + 5000]).sum())
+        return right / len(images)
+
+
+class Shuffled:
+    """Batches of a fixed set without replacement, reshuffled every epoch; a smaller set is given whole."""
+
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor, generator: np.random.Generator) -> None:
+        self.images, self.labels, self.generator = images, labels, generator
+        self.order = np.empty(0, np.int64)
+
+    def __call__(self, count: int) -> Batch:
+        """Images (b, C, H, W) and labels (b, K) with b = min(count, n)."""
+        count = min(count, len(self.images))
+        if len(self.order) < count:
+            self.order = self.generator.permutation(len(self.images))
+        rows, self.order = torch.from_numpy(self.order[:count].copy()), self.order[count:]
+        rows = rows.to(self.images.device)
+        return self.images[rows], self.labels[rows]
+
+
+def _loss(network: Any, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return networks.soft_cross_entropy(networks.logits(network, parameters, images), labels)

@@ -1,0 +1,136 @@
+"""How good a synthetic set is: students trained from the file alone by the device runtime, tested on real images."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedd.errors import SettingError
+from edgedd.labelled_images import LabelledImages, load_data
+from edgedd.students import default_student
+from edgedd.synthetic_set import SyntheticSet
+
+OnSeed = Callable[[str, int, float], None]
+
+
+def evaluate(
+    synthetic: SyntheticSet,
+    data: "LabelledImages | str",
+    students: Sequence[str] | None = None,
+    *,
+    seeds: int = 3,
+    seed: int = 0,
+    on_seed: OnSeed | None = None,
+) -> list[dict[str, Any]]:
+    """Train each student `seeds` times by the set's recipe in onnxruntime; each reads the test images once.
+
+    Returns one row a student: student, accuracy (mean fraction), spread (sample standard deviation), accuracies,
+    seeds, seconds (mean training time), bytes.
+
+    Raises:
+        SettingError, DataError, ExportError: one line each.
+    """
+    data = data if isinstance(data, LabelledImages) else load_data(data)
+    if not 1 <= seeds <= 100:
+        raise SettingError(f"seeds={seeds}, wanted 1 to 100 trainings")
+    if data.shape != tuple(synthetic.parameterization.shape) or data.num_classes != len(synthetic.classes):
+        ours = f"{synthetic.parameterization.shape} images of {len(synthetic.classes)} classes"
+        raise SettingError(
+            f"the set has {ours}, the data {data.shape} of {data.num_classes}: give the data it came from"
+        )
+    names = students or [default_student(data.shape)]
+    return [_row(synthetic, data, name, range(seed, seed + seeds), on_seed) for name in names]
+
+
+def _row(
+    synthetic: SyntheticSet, data: LabelledImages, name: str, seeds: range, on_seed: OnSeed | None
+) -> dict[str, Any]:
+    from edgedd.device import Student
+    from edgedd.exporting import export
+
+    accuracies, seconds = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        export(synthetic, bundle, student=name)
+        student = Student.load(bundle)
+        for seed in seeds:
+            begun = time.perf_counter()
+            student.fit(seed=seed)
+            seconds.append(time.perf_counter() - begun)
+            accuracies.append(student.evaluate(data.test_images, data.test_labels))
+            if on_seed:
+                on_seed(name, seed, accuracies[-1])
+    return {
+        "student": name,
+        "accuracy": float(np.mean(accuracies)),
+        "spread": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
+        "accuracies": accuracies,
+        "seeds": list(seeds),
+        "seconds": float(np.mean(seconds)),
+        "bytes": synthetic.nbytes,
+    }
+
+
+def evaluate_path(
+    path: Path,
+    data: str,
+    students: Sequence[str] | None = None,
+    *,
+    seeds: int = 3,
+    seed: int = 0,
+    weights: Path | None = None,
+) -> list[dict[str, Any]]:
+    """`evaluate` of a set's file; or, of a bundle folder, one row for the trained `weights` on the test images."""
+    if not path.is_dir():
+        return evaluate(SyntheticSet.load(path), data, students, seeds=seeds, seed=seed)
+    if weights is None:
+        raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
+    from edgedd.device import Student
+
+    student = Student.load(path)
+    student.load_weights(weights)
+    loaded = load_data(data)
+    accuracy = student.evaluate(loaded.test_images, loaded.test_labels)
+    row = {"student": student.bundle.student, "accuracy": accuracy, "spread": 0.0, "accuracies": [accuracy]}
+    return [row | {"seeds": [], "seconds": 0.0, "bytes": (path / "set.safetensors").stat().st_size}]
+
+
+def train_bundle(
+    bundle: Path,
+    output: Path,
+    *,
+    seed: int = 0,
+    data: str | None = None,
+    threads: int | None = None,
+    on_step: Callable[[str, int, int, float | None], None] | None = None,
+) -> dict[str, Any]:
+    """Train a bundle's student by its recipe, save the weights, and test it where `data` is given."""
+    from edgedd.device import Student
+
+    loaded = load_data(data) if data else None
+    student = Student.load(bundle, threads=threads)
+
+    count, recipe = student.synthetic.count, student.recipe
+    epochs = -(-recipe.steps // (count // min(recipe.batch_size, count)))
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        if on_step:
+            on_step("train", epoch, epochs, loss)
+
+    result = student.fit(seed=seed, on_epoch=on_epoch)
+    student.save(output)
+    row = {
+        "student": student.bundle.student,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "loss": result.final_loss,
+        "seed": seed,
+        "weights": str(output),
+        "accuracy": None,
+    }
+    if loaded:
+        row["accuracy"] = student.evaluate(loaded.test_images, loaded.test_labels)
+    return row

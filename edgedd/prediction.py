@@ -1,0 +1,84 @@
+"""Classify picture files with a bundle's trained student."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedd.errors import DataError, MissingExtra
+
+
+def predict_files(bundle: Path, paths: Sequence[Path], weights: Path) -> list[dict[str, Any]]:
+    """One row a picture: file, class, probability, and the probability of every class.
+
+    Pictures are resized to the set's image size; a `.npy` file holds uint8 (H, W), (H, W, C) or a batch of them.
+
+    Raises:
+        DataError: a file that is missing or no picture.
+        MissingExtra: Pillow is needed to read it and is not installed.
+    """
+    from edgedd.device import Student
+
+    student = Student.load(bundle)
+    student.load_weights(weights)
+    rows = []
+    for path in paths:
+        images = _read(path, tuple(student.bundle.image_shape))
+        scores = student.predict(images).astype(np.float64)
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        for number, share in enumerate(shares):
+            name = str(path) if len(shares) == 1 else f"{path}[{number}]"
+            best = int(share.argmax())
+            classes = dict(zip(student.bundle.classes, (float(p) for p in share), strict=True))
+            rows.append(
+                {
+                    "file": name,
+                    "class": student.bundle.classes[best],
+                    "probability": float(share[best]),
+                    "classes": classes,
+                }
+            )
+    return rows
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 (b, C, H, W)."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a file, wanted a picture or .npy")
+    return _read_array(path, shape) if path.suffix == ".npy" else _read_picture(path, shape)
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    channels, height, width = shape
+    try:
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no .npy array of numbers, wanted uint8 images") from error
+    forms = {(height, width): (1, height, width, 1), (height, width, channels): (1, height, width, channels)}
+    if images.shape in forms:
+        images = images.reshape(forms[images.shape])
+    if images.shape[1:] == (height, width) and channels == 1:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.shape[1:] != (height, width, channels) or not len(images):
+        raise DataError(
+            f"{path} is {images.dtype} {images.shape}, wanted uint8 ({height}, {width}, {channels}) or (b, ...)"
+        )
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def _read_picture(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    channels, height, width = shape
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtra("pillow", "reading picture files", "decode") from error
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("L" if channels == 1 else "RGB")
+            resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(resized, np.uint8).reshape(height, width, channels)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as a picture, wanted PNG, JPEG or the like") from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])

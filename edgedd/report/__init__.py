@@ -1,0 +1,1 @@
+"""Pictures and pages from results; never imported by the other rooms."""

@@ -1,0 +1,313 @@
+"""A bundle on a device: train, adapt, predict, and every way it can be refused."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from edgedd.augmentation import Augmentation
+from edgedd.bundle import MANIFEST, PREDICT, SET, TRAIN_STEP, Bundle
+from edgedd.device import Student
+from edgedd.errors import BundleError, DataError, EdgeddError, ExportError, FormatError, SettingError
+from edgedd.exporting import export
+from edgedd.parameterization import LowRank
+from edgedd.recipe import Recipe
+from edgedd.synthetic_set import SyntheticSet
+
+SHAPE, CLASSES = (1, 8, 8), ("circle", "cross", "bar")
+RECIPE = Recipe(student_lr=0.05, steps=30, batch_size=9, augmentation=Augmentation(flip=0.5, shift=1, cutout=0.2))
+
+
+def blobs(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images (3 per_class, 8, 8) of three fixed patterns under noise, and their labels, class-major."""
+    patterns = np.random.default_rng(0).integers(0, 256, (3, 8, 8))
+    labels = np.repeat(np.arange(3), per_class)
+    noise = np.random.default_rng(seed).normal(0, 30, (len(labels), 8, 8))
+    return np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> SyntheticSet:
+    images, labels = blobs(5, seed=1)
+    mean, std = np.float32([0.5]), np.float32([0.25])
+    parameterization = LowRank(SHAPE, 6, 1, 8)
+    return SyntheticSet.from_factors(
+        parameterization,
+        factors=parameterization.encode((images[:, None] / np.float32(255) - mean[0]) / std[0]),
+        labels=np.eye(3)[labels] * 0.9 + 0.1 / 3,
+        mean=mean,
+        std=std,
+        recipe=RECIPE,
+        classes=CLASSES,
+        provenance={"seed": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic: SyntheticSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(synthetic, path, student="convnet2-w8", target="some-board")
+    return path
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def batch(student: Student, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = blobs(2, seed)
+    return student.normalise(images), np.eye(3, dtype=np.float32)[labels]
+
+
+def test_fitting_learns_the_classes(folder: Path) -> None:
+    student, epochs = Student.load(folder), list[tuple[int, float]]()
+    result = student.fit(on_epoch=lambda epoch, loss: epochs.append((epoch, loss)))
+    assert result.steps == len(result.losses) == 30 and result.losses.dtype == np.float32 and result.seconds > 0
+    assert result.losses[-5:].mean() < 0.6 * result.losses[0] and result.final_loss == result.losses[-1]
+    assert [epoch for epoch, _ in epochs] == list(range(1, 31))  # 9 of 15 rows fill one batch an epoch
+    np.testing.assert_allclose([loss for _, loss in epochs], result.losses, rtol=1e-6)
+    assert student.evaluate(*blobs(20, seed=2)) > 0.9
+
+
+def test_one_seed_and_one_thread_give_the_same_bits(folder: Path) -> None:
+    runs = []
+    for seed in (3, 3, 4):
+        student = Student.load(folder, threads=1)
+        runs.append((student.fit(seed=seed, steps=8).losses.tobytes(), student.parameters["head.weight"].tobytes()))
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_memory_can_be_handed_back_with_the_same_result(folder: Path) -> None:
+    ordinary, low = (Student.load(folder, threads=1, low_memory=low) for low in (False, True))
+    np.testing.assert_array_equal(ordinary.fit(steps=3).losses, low.fit(steps=3).losses)
+
+
+def test_fitting_again_starts_afresh_unless_asked_to_go_on(folder: Path) -> None:
+    student = Student.load(folder, threads=1)
+    first = student.fit(seed=1, steps=5).losses
+    assert student.fit(seed=1, steps=5, fresh=False).losses[0] < first[0]
+    np.testing.assert_array_equal(student.fit(seed=1, steps=5).losses, first)
+
+
+def test_weights_come_back_from_their_file(folder: Path, tmp_path: Path) -> None:
+    student, other = (Student.load(folder, seed=seed) for seed in (0, 1))
+    images, labels = batch(student)
+    student.step(images, labels, 0.1)
+    student.save(tmp_path / "weights.safetensors")
+    assert (student.predict(images) != other.predict(images)).any()
+    other.load_weights(tmp_path / "weights.safetensors")
+    np.testing.assert_array_equal(student.predict(images), other.predict(images))
+    assert {n: a.shape for n, a in other.parameters.items()} == {n: a.shape for n, a in student.parameters.items()}
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda p: p.pop("head.bias"), "lacks the parameter head.bias"),
+        (lambda p: p.update(extra=np.zeros(1, np.float32)), "unknown parameter extra"),
+        (lambda p: p.update({"head.bias": np.zeros(4, np.float32)}), r"head.bias is float32 \(4,\), wanted"),
+        (lambda p: p.update({"head.bias": np.float32([0, np.nan, 0])}), "head.bias has a value that is not finite"),
+        (lambda p: p.update({"head.bias": np.zeros(3)}), "head.bias is float64"),
+        (lambda p: p.update(extra=np.zeros(2**20, np.float32)), "another student"),
+    ],
+)
+def test_weights_of_another_student_are_refused(folder: Path, tmp_path: Path, damage: object, message: str) -> None:
+    student = Student.load(folder)
+    parameters, path = student.parameters, tmp_path / "weights.safetensors"
+    before = student.parameters
+    damage(parameters)  # type: ignore[operator]
+    safetensors.numpy.save_file(parameters, path)
+    with pytest.raises(FormatError, match=message):
+        student.load_weights(path)
+    assert all((student.parameters[name] == array).all() for name, array in before.items())
+
+
+def test_weights_that_are_no_safetensors_are_refused(folder: Path, tmp_path: Path) -> None:
+    student = Student.load(folder)
+    with pytest.raises(FormatError, match="cannot read"):
+        student.load_weights(tmp_path / "absent")
+    (tmp_path / "short").write_bytes(b"short")
+    with pytest.raises(FormatError, match="no valid safetensors"):
+        student.load_weights(tmp_path / "short")
+
+
+def test_pixels_are_normalised_and_floats_taken_as_they_are(folder: Path) -> None:
+    student = Student.load(folder)
+    images, _ = blobs(30, seed=3)
+    floats = ((images[:, None] / 255.0 - 0.5) / 0.25).astype(np.float32)
+    logits = student.predict(floats)
+    assert logits.shape == (90, 3) and logits.dtype == np.float32
+    for layout in (images, images[:, None], images[..., None]):
+        np.testing.assert_allclose(student.predict(layout), logits, atol=1e-5)
+    assert student.predict(images[:0]).shape == (0, 3)
+
+
+def test_rehearsal_mixes_rows_with_images(folder: Path) -> None:
+    """The loss of a mixed batch is the mean of the losses of its parts, weighted by how many they are."""
+    student = Student.load(folder, threads=1)
+    images, labels = batch(student)
+    rows = np.array([0, 7, 14])
+    mixed = student.step(images, labels, 0.0, rows=rows)
+    outside = student.step(images, labels, 0.0)
+    stored = student.step(images[:0], labels[:0], 0.0, rows=rows)
+    assert mixed == pytest.approx((6 * outside + 3 * stored) / 9, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x, y: (x.astype(np.float64), y), "images are float64"),
+        (lambda x, y: (x[:, :, :7], y), r"wanted normalised float32 \(m, 1, 8, 8\)"),
+        (lambda x, y: (x, y[:2]), r"soft labels have the shape \(2, 3\)"),
+        (lambda x, y: (x, 2 * y), "does not sum to 1"),
+    ],
+)
+def test_wrong_batches_are_refused(folder: Path, change: object, message: str) -> None:
+    student = Student.load(folder)
+    with pytest.raises(DataError, match=message):
+        student.step(*change(*batch(student)), 0.1)  # type: ignore[operator]
+
+
+def test_wrong_images_labels_and_rows_are_refused(folder: Path) -> None:
+    student = Student.load(folder)
+    images, labels = blobs(1, seed=0)
+    for wrong in (images.astype(np.int32), images[:, :5], images.astype(np.float32)):
+        with pytest.raises(DataError, match="wanted uint8 or normalised float32"):
+            student.predict(wrong)
+    for wrong in (labels[:2], labels - 1, labels.astype(float)):
+        with pytest.raises(DataError, match="labels"):
+            student.evaluate(images, wrong)
+    with pytest.raises(DataError, match="outside the set"):
+        student.step(*batch(student), 0.1, rows=np.array([15]))
+    with pytest.raises(SettingError, match="threads=0"):
+        Student.load(folder, threads=0)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_parameters(folder: Path) -> None:
+    student = Student.load(folder, threads=1)
+    images, labels = batch(student)
+    student.step(images, labels, 0.01)
+    good = student.parameters
+    student.step(images, labels, 1e30)
+    with pytest.raises(EdgeddError, match="loss at step 2 is nan"):
+        student.step(images, labels, 1e30)
+    assert all((student.parameters[name] == array).all() for name, array in good.items())
+    assert np.isfinite(student.step(images, labels, 0.01))
+
+
+def test_a_training_run_that_diverges_names_the_step(synthetic: SyntheticSet, tmp_path: Path) -> None:
+    wild = replace(synthetic, recipe=replace(RECIPE, student_lr=100.0, momentum=0.99, weight_decay=1.0, steps=400))
+    export(wild, tmp_path / "wild", student="convnet2-w8")
+    student = Student.load(tmp_path / "wild")
+    with pytest.raises(EdgeddError, match=r"step \d+ .*wanted a finite number; the last good parameters are kept"):
+        student.fit()
+    assert all(np.isfinite(array).all() for array in student.parameters.values())
+
+
+@pytest.mark.parametrize("mode", ["head", "bias"])
+def test_partial_modes_leave_the_rest_as_it_was(synthetic: SyntheticSet, tmp_path: Path, mode: str) -> None:
+    export(synthetic, tmp_path / "part", student="convnet2-w8", mode=mode)
+    student = Student.load(tmp_path / "part")
+    before = student.parameters
+    student.fit(fresh=False, steps=3)
+    changed = {name for name, array in student.parameters.items() if (array != before[name]).any()}
+    assert changed == {
+        n for n in before if (n.startswith("head.") if mode == "head" else "weight" not in n or "norm" in n)
+    }
+
+
+def test_a_bundle_says_what_it_is(folder: Path, synthetic: SyntheticSet) -> None:
+    bundle = Bundle.load(folder)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, SET, TRAIN_STEP, PREDICT])
+    assert (bundle.student, bundle.mode, bundle.target) == ("convnet2-w8", "full", "some-board")
+    assert (bundle.image_shape, bundle.classes) == (SHAPE, CLASSES)
+    assert bundle.nbytes == sum(p.stat().st_size for p in folder.iterdir())
+    assert (folder / SET).read_bytes() == synthetic.to_bytes()
+    with pytest.raises(BundleError, match="no file of a bundle"):
+        bundle.file("../etc/passwd")
+
+
+@pytest.mark.parametrize("name", [SET, TRAIN_STEP, PREDICT, MANIFEST])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Student.load(copy)
+
+
+@pytest.mark.parametrize("name", [SET, TRAIN_STEP, PREDICT])
+def test_an_altered_file_is_named(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[-1] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name} was altered after export \(other contents\)"):
+        Student.load(copy)
+    (copy / name).write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=rf"{name} was altered after export \(\d+ bytes, wanted"):
+        Student.load(copy)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"version": 2}, "has version 2, this edgedd reads up to 1: upgrade"),
+        ({"version": "1"}, "has version='1', wanted 1"),
+        ({"colour": "red"}, r"unknown or missing keys \(colour\)"),
+        ({"files": {"../x": {"bytes": 1, "sha256": ""}}}, "impossible value of files"),
+        ({"image_shape": [1, 8]}, "impossible value of image_shape"),
+        ({"classes": "abc", "target": 3}, "impossible value of classes, target"),
+        ({"classes": ["a", "b", "c"]}, "the manifest and the set differ"),
+    ],
+)
+def test_an_impossible_manifest_is_refused(copy: Path, change: dict[str, object], message: str) -> None:
+    values = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(values | change))
+    with pytest.raises(BundleError, match=message):
+        Student.load(copy)
+
+
+def test_a_manifest_that_is_not_json_is_refused(copy: Path) -> None:
+    (copy / MANIFEST).write_text("{")
+    with pytest.raises(BundleError, match="is not JSON"):
+        Bundle.load(copy)
+    (copy / MANIFEST).write_bytes(b" " * (2**20 + 1))
+    with pytest.raises(BundleError, match="more than"):
+        Bundle.load(copy)
+
+
+def test_a_graph_that_does_not_load_is_refused(copy: Path) -> None:
+    content = b"not a graph"
+    (copy / TRAIN_STEP).write_bytes(content)
+    values = json.loads((copy / MANIFEST).read_text())
+    values["files"][TRAIN_STEP] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (copy / MANIFEST).write_text(json.dumps(values))
+    with pytest.raises(BundleError, match=r"onnxruntime .* cannot load .*train_step.onnx"):
+        Student.load(copy)
+
+
+def test_a_bundle_replaces_a_bundle_and_nothing_else(synthetic: SyntheticSet, copy: Path, tmp_path: Path) -> None:
+    assert export(synthetic, copy, student="convnet1-w4").student == Bundle.load(copy).student == "convnet1-w4"
+    (copy / "photo.jpg").write_bytes(b"mine")
+    (tmp_path / "file").write_bytes(b"mine")
+    for kept in (copy, tmp_path / "file"):
+        with pytest.raises(SettingError, match="exists and is not an edgedd bundle"):
+            export(synthetic, kept, student="convnet1-w4")
+    (tmp_path / "empty").mkdir()
+    export(synthetic, tmp_path / "empty", student="convnet1-w4")
+    assert (copy / "photo.jpg").read_bytes() == (tmp_path / "file").read_bytes() == b"mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "empty", "file"]
+
+
+def test_impossible_exports_are_refused(synthetic: SyntheticSet, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"halves images 4 times.* choose a lower depth, such as convnet2-w64"):
+        export(synthetic, tmp_path / "b", student="convnet4-w8")
+    with pytest.raises(SettingError, match="unknown student 'vgg'"):
+        export(synthetic, tmp_path / "b", student="vgg")
+    with pytest.raises(SettingError, match="cannot write"):
+        export(synthetic, tmp_path / "absent" / "b")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,128 @@
+"""What every parameterization promises, driven by the dict they are listed in."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tiny_sets
+import torch
+
+from edgedd.errors import SettingError
+from edgedd.parameterization import PARAMETERIZATIONS, LowRank, Pixels, parameterization_from_dict
+from edgedd.quantize import packed_size
+from edgedd.set_file import tensor_specs
+
+SHAPE = (3, 10, 12)
+EXAMPLES = {
+    "pixels": [Pixels(SHAPE), Pixels(SHAPE, 16)],
+    "low_rank": [LowRank(SHAPE, 4), LowRank(SHAPE, 3, 5, 4), LowRank(SHAPE, 10, 2, 16)],
+}
+ALL = [form for kind in PARAMETERIZATIONS for form in EXAMPLES[kind]]
+ROWS = [slice(None), slice(3, 7), np.array([4, 0, 9, 4]), np.array([-1, 2]), slice(0, 0)]
+
+
+def pictures(count: int, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> np.ndarray:
+    """Smooth images: random ones with falling Fourier coefficients."""
+    generator = np.random.default_rng(seed)
+    _, height, width = shape
+    decay = 1 / (1 + np.arange(height)[:, None] + np.arange(width))
+    waves_y = np.cos(np.pi * np.outer(np.arange(height) + 0.5, np.arange(height)) / height)
+    waves_x = np.cos(np.pi * np.outer(np.arange(width) + 0.5, np.arange(width)) / width)
+    return (waves_y @ (generator.normal(size=(count, *shape)) * decay) @ waves_x.T).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", ALL, ids=str)
+def test_torch_and_numpy_decode_alike(form) -> None:
+    factors = form.encode(pictures(10))
+    assert {name: values.shape for name, values in factors.items()} == form.factor_shapes(10)
+    tensors = {name: torch.tensor(values, requires_grad=True) for name, values in factors.items()}
+    for rows in ROWS:
+        here, there = form.decode(factors, rows), form.decode(tensors, rows)
+        np.testing.assert_allclose(there.detach().numpy(), here, rtol=0, atol=1e-5)
+    form.decode(tensors, np.arange(10)).square().sum().backward()
+    assert all(tensor.grad is not None and bool(tensor.grad.abs().sum() > 0) for tensor in tensors.values())
+
+
+@pytest.mark.parametrize("form", ALL, ids=str)
+def test_rows_equal_the_slice(form) -> None:
+    factors = form.encode(pictures(10))
+    whole = form.decode(factors, slice(None))
+    for rows in ROWS:
+        part = form.decode(factors, rows)
+        assert part.shape == whole[rows].shape
+        np.testing.assert_allclose(part, whole[rows], rtol=0, atol=1e-5)
+
+
+def test_decode_is_left_core_right() -> None:
+    form = LowRank(SHAPE, 3, 2)
+    generator = np.random.default_rng(1)
+    factors = {name: generator.normal(size=shape) for name, shape in form.factor_shapes(5).items()}
+    images = form.decode(factors, slice(None))
+    for i, s in enumerate([0, 0, 0, 1, 1]):  # floor(2 i / 5)
+        for c in range(3):
+            wanted = factors["left"][s] @ factors["core"][i, c] @ factors["right"][s]
+            np.testing.assert_allclose(images[i, c], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [Pixels((1, 9, 9)), LowRank((1, 9, 9), 9), LowRank((1, 9, 9), 9, 3)], ids=str)
+def test_full_rank_is_the_identity(form) -> None:
+    images = pictures(6, (1, 9, 9))
+    np.testing.assert_allclose(form.decode(form.encode(images), slice(None)), images, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("subspaces", [1, 3])
+def test_the_encoding_error_falls_with_the_rank(subspaces: int) -> None:
+    images = pictures(9)
+    errors = []
+    for rank in (1, 2, 4, 7, 10):
+        form = LowRank(SHAPE, rank, subspaces)
+        errors.append(float(np.square(form.decode(form.encode(images), slice(None)) - images).sum()))
+    assert all(later < 0.9 * earlier for earlier, later in itertools.pairwise(errors))
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4, 2])
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
+def test_counted_bytes_are_file_bytes(kind: str, bits: int) -> None:
+    form = LowRank(SHAPE, 3, 2, bits) if kind == "low_rank" else Pixels(SHAPE, bits)
+    synthetic = tiny_sets.random_set(form, 2, 5, seed=0)
+    width = {"F32": 4, "F16": 2, "U8": 1}
+    counted = sum(width[dtype] * int(np.prod(shape)) for dtype, shape in tensor_specs(form, 10, 2).values())
+    content = synthetic.to_bytes()
+    assert len(content) == synthetic.nbytes == 8 + int.from_bytes(content[:8], "little") + counted
+
+
+def test_bytes_by_hand() -> None:
+    specs = tensor_specs(LowRank((3, 32, 32), 8, 4, 4), 100, 10)
+    assert specs["factors.core"] == ("U8", (100 * 3 * 8 * 8 // 2,)) and packed_size(3, 2) == 1
+    assert specs["scale.core"] == ("F16", (1, 3, 8, 8)) and specs["factors.left"] == ("F16", (4, 32, 8))
+    assert tensor_specs(Pixels((3, 32, 32)), 100, 10)["factors.images"] == ("U8", (100, 3, 32, 32))
+
+
+@pytest.mark.parametrize("form", ALL, ids=str)
+def test_a_dict_and_back(form) -> None:
+    assert parameterization_from_dict(form.as_dict()) == form
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"kind": "wavelets"}, "kind='wavelets', wanted one of pixels, low_rank"),
+        ({"kind": "pixels", "shape": [1, 8, 8]}, "unknown or missing keys .bits."),
+        ({"kind": "pixels", "shape": [2, 8, 8], "bits": 8}, "wanted 1 or 3 channels"),
+        ({"kind": "pixels", "shape": [1, 7, 8], "bits": 8}, "sides of 8..96"),
+        ({"kind": "pixels", "shape": 8, "bits": 8}, "wanted .channels, height, width."),
+        ({"kind": "pixels", "shape": [1, 8, 8], "bits": True}, "bits=True"),
+        ({"kind": "low_rank", "shape": [1, 8, 12], "bits": 8, "rank": 9, "subspaces": 1}, r"rank=9.*\[1, 8\]"),
+        ({"kind": "low_rank", "shape": [1, 8, 8], "bits": 8, "rank": 2, "subspaces": 0}, "subspaces=0"),
+    ],
+)
+def test_impossible_values_are_refused(values: dict, wanted: str) -> None:
+    with pytest.raises(SettingError, match=wanted):
+        parameterization_from_dict(values)
+
+
+def test_images_of_another_shape_and_too_few_images_are_refused() -> None:
+    with pytest.raises(SettingError, match="images of shape"):
+        Pixels(SHAPE).encode(np.zeros((2, 3, 8, 8)))
+    with pytest.raises(SettingError, match="2 images for 3 subspaces"):
+        LowRank(SHAPE, 2, 3).encode(np.zeros((2, *SHAPE)))
