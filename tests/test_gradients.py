@@ -137,7 +137,9 @@ def gradients_of(case: Case, values: list[np.ndarray], weight: np.ndarray) -> li
     found = differentiate(b, "loss", names)
     model = b.model({found[name]: [None] * len(shape) for name, shape in zip(names, case.shapes, strict=True)})
     assert {node.domain for node in model.graph.node} == {""}
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run([found[name] for name in names], dict(zip(names, values, strict=True)))
 
 
@@ -183,6 +185,15 @@ def test_convolutions_of_any_geometry(
     (group, into, out), (stride, pads, dilation) = channels, geometry
     shapes = ((batch, into, *size), (out, into // group, *kernel))
     check(conv(*shapes, pads=pads, stride=stride, dilation=dilation, group=group), seed=batch)
+
+
+def test_layer_normalization_carries_its_bias() -> None:
+    """It is optional, but without it onnxruntime 1.17.1 aborts the process while it optimises the graph."""
+    b = GraphBuilder()
+    names = [b.input("x", ("n", 3, 4, 4)), b.input("s", (3,)), b.input("b", (3,))]
+    b.node("ReduceSum", b.node("InstanceNormalization", *names), keepdims=0, name="loss")
+    differentiate(b, "loss", names)
+    assert [len(node.input) for node in b.nodes if node.op_type == "LayerNormalization"] == [3]
 
 
 def test_a_value_used_twice_sums_its_gradients() -> None:

@@ -1,6 +1,7 @@
 """Whole training steps of the graph against torch, and its parts against numpy and torch."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,22 @@ STRONG = Augmentation(flip=0.5, shift=2, scale=0.2, rotate=15, cutout=0.4, colou
 Arrays = dict[str, np.ndarray]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two runtimes that both wait for work on all cores slow each other down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} == {""}
     assert model.ir_version <= 9 and [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def torch_logits(network: ConvNet, p: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import edgedd
 from edgedd import planner
@@ -142,16 +141,16 @@ class Distillation:
         return synthetic
 
     def _start(self, saved: dict[str, Any] | None) -> Loop:
-        count = self.storage.ipc
+        form, device = self.storage.parameterization, self.compute.device
         if saved is None:
             chooser = np.random.default_rng([self.options.seed, 1])
-            rows = [self.real.sample_class(c, count, chooser) for c in range(self.real.num_classes)]
+            rows = [self.real.sample_class(c, self.storage.ipc, chooser) for c in range(self.real.num_classes)]
             images = self.real.normalised(np.concatenate(rows))
             logits = start_logits(self.real, images, self.options, self.compute, self.on_step)
+            synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
         else:
-            images = torch.zeros((count * self.real.num_classes, *self.real.shape))
-            logits = np.zeros((len(images), self.real.num_classes), np.float32)
-        synthetic = TrainableSet.start(self.storage.parameterization, images.cpu().numpy(), logits, self.compute.device)
+            count = self.storage.ipc * self.real.num_classes
+            synthetic = TrainableSet.blank(form, count, self.real.num_classes, device)
         generator = np.random.default_rng([self.options.seed, 2])
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
         if saved is not None:

@@ -41,6 +41,17 @@ class TrainableSet:
         labels = torch.from_numpy(label_logits.astype(np.float32)).to(device).requires_grad_()
         return cls(parameterization, factors, labels, {})
 
+    @classmethod
+    def blank(
+        cls, parameterization: Parameterization, count: int, num_classes: int, device: torch.device
+    ) -> "TrainableSet":
+        """All zeros, for a checkpoint to fill."""
+        factors = {
+            name: torch.zeros(shape, device=device, requires_grad=True)
+            for name, shape in parameterization.factor_shapes(count).items()
+        }
+        return cls(parameterization, factors, torch.zeros(count, num_classes, device=device, requires_grad=True), {})
+
     @property
     def count(self) -> int:
         """n."""

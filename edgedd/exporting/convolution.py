@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edgedd.exporting.differentiate import Step
 
-FEW_CHANNELS = 16
+FEW_CHANNELS = 8
 
 
 @dataclass(frozen=True)

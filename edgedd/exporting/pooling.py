@@ -4,10 +4,17 @@ Timings are of onnxruntime on two x86 cores, batch 128, 64 channels, 32x32 pixel
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from edgedd.exporting.differentiate import Step
+
+_NEAREST: dict[str, Any] = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
 
 
 def average_pool(step: Step) -> dict[int, str]:
@@ -26,15 +33,14 @@ def average_pool(step: Step) -> dict[int, str]:
         gradient = b.node("Mul", step.gradient, b.constant(1 / counts))
     if strides == kernel and not any(pads):
         scales = b.constant([1.0, 1.0, *kernel])
-        places = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        spread = b.node("Resize", gradient, "", scales, mode="nearest", **places)
+        spread = b.node("Resize", gradient, "", scales, **_NEAREST)
         missing = [s - o * k for s, o, k in zip(size, result, kernel, strict=True)]
         return {0: b.node("Pad", spread, b.integers(*[0] * (rank + 4), *missing)) if any(missing) else spread}
     channels = step.fixed(step.inputs[0], 1)[0]
     ones = b.node("Expand", b.constant(1.0), b.integers(channels, 1, *kernel))
     rows = zip(size, result, kernel, strides, pads[:rank], pads[rank:], strict=True)
     missing = [s - ((o - 1) * stride + k - first - last) for s, o, k, stride, first, last in rows]
-    places = {"strides": strides, "pads": pads, "output_padding": missing}
+    places: dict[str, Any] = {"strides": strides, "pads": pads, "output_padding": missing}
     return {0: b.node("ConvTranspose", gradient, ones, group=channels, **places)}
 
 
@@ -94,11 +100,12 @@ def instance_normalization(step: Step) -> dict[int, str]:
     b = step.builder
     pixels = math.prod(step.fixed(step.inputs[0], 2))
     rows, last = b.integers(0, 0, -1), b.integers(-1)
-    ones = b.node("Expand", b.constant(1.0), b.integers(pixels))
+    # The bias is optional, but onnxruntime 1.17.1 reads it without looking and crashes.
+    ones, zeros = (b.node("Expand", b.constant(fill), b.integers(pixels)) for fill in (1.0, 0.0))
     epsilon = step.attributes.get("epsilon", 1e-5)
     normalise = {"axis": -1, "epsilon": epsilon}
     x = b.node("Reshape", step.inputs[0], rows)
-    xhat, _, inverse = b.nodes_of("LayerNormalization", (x, ones), 3, "", normalise)
+    xhat, _, inverse = b.nodes_of("LayerNormalization", (x, ones, zeros), 3, "", normalise)
     g = b.node("Reshape", step.gradient, rows)
     mean_g = b.node("ReduceMean", g, last, keepdims=1)
     mean_gx = b.node("ReduceMean", b.node("Mul", g, xhat), last, keepdims=1)

@@ -1,0 +1,102 @@
+"""One contract for every method and parameterization: a new entry in METHODS is tested with no new test code."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import tiny_images
+
+import edgedd
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.loop import Length, Loop
+from edgedd.distillation.methods import METHODS, method_named
+from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.trainable_set import TrainableSet
+from edgedd.parameterization import LowRank, Parameterization, Pixels
+
+SHAPE = (3, 12, 8)
+CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
+SMALL = {
+    "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
+    "dm": {"width": "8", "batch_real": "8"},
+    "random": {},
+}
+FORMS: list[Parameterization] = [
+    Pixels(SHAPE, 16),
+    Pixels(SHAPE, 4),
+    LowRank(SHAPE, 3, 1, 8),
+    LowRank(SHAPE, 4, 2, 4),
+    LowRank(SHAPE, 8, 1, 2),
+]
+LEARNING = sorted(set(METHODS) - {"random"})
+
+
+def loop(name: str, form: Parameterization, seed: int = 0, *, from_noise: bool = False) -> Loop:
+    data = tiny_images(count=80, shape=SHAPE, num_classes=2)
+    real = RealImages.of(data, CPU)
+    generator = np.random.default_rng(seed)
+    rows = np.concatenate([real.sample_class(c, 4, generator) for c in range(2)])
+    logits = np.log(np.full((8, 2), 0.2) + 0.6 * np.eye(2)[np.repeat([0, 1], 4)])
+    images = real.normalised(rows).numpy()
+    if from_noise:
+        images = generator.normal(size=images.shape).astype(np.float32)
+    synthetic = TrainableSet.start(form, images, logits, CPU.device)
+    return Loop(synthetic, method_named(name, SMALL[name]), real, CPU, generator)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("name", LEARNING)
+def test_loss_is_a_finite_scalar_whose_gradient_reaches_every_leaf_that_learns(
+    name: str, form: Parameterization
+) -> None:
+    run = loop(name, form)
+    loss, _ = run.method.loss(run.synthetic, run.real, run.state, run.generator)
+    loss.backward()
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    leaves = dict(run.synthetic.factors)
+    if run.method.lr_labels:
+        leaves["label_logits"] = run.synthetic.label_logits
+    for leaf, values in leaves.items():
+        assert values.grad is not None, leaf
+        per_row = values.grad.flatten(1).abs().sum(1)
+        assert (per_row > 0).all(), f"{leaf}: rows without gradient"
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_equal_seeds_give_equal_factors(name: str, form: Parameterization) -> None:
+    results = []
+    for seed in (0, 0, 1):
+        run = loop(name, form, seed)
+        run.run(Length(iterations=4), None, None)
+        results.append({**run.synthetic.numpy_factors(), "labels": run.synthetic.numpy_labels()})
+    for leaf, values in results[0].items():
+        assert np.array_equal(values, results[1][leaf])
+    main = "images" if form.kind == "pixels" else "core"
+    assert not np.array_equal(results[0][main], results[2][main])
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_loss_falls_on_two_separable_classes(name: str) -> None:
+    run = loop(name, LowRank(SHAPE, 4, 1, 8), from_noise=True)
+    losses: list[float] = []
+    run.run(Length(iterations=100), None, lambda progress: losses.append(progress.loss or 0.0))
+    assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:15])
+
+
+def test_rounding_in_the_loop_decodes_what_the_file_will_hold() -> None:
+    run = loop("frepo", LowRank(SHAPE, 4, 1, 4))
+    run.synthetic.fit_scales()
+    stored = edgedd.SyntheticSet.from_factors(
+        run.synthetic.parameterization,
+        factors=run.synthetic.numpy_factors(),
+        labels=run.synthetic.numpy_labels(),
+        mean=np.zeros(3),
+        std=np.ones(3),
+        recipe=edgedd.Recipe(),
+        classes=("a", "b"),
+        provenance={},
+    )
+    seen = run.synthetic.images().detach().numpy()
+    assert np.abs(seen - stored.images(slice(None))).max() < 2e-3  # the mappers alone are rounded to float16
+    assert np.abs(seen - run.synthetic.parameterization.decode(run.synthetic.numpy_factors(), slice(None))).max() > 0.02

@@ -1,0 +1,101 @@
+"""A run that is killed and resumed gives the same file as one that is not; so does the same seed again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgedd
+from edgedd.distillation import checkpoint
+from edgedd.distillation.loop import Progress
+from edgedd.errors import SettingError
+
+OPTIONS: dict[str, Any] = {
+    "ipc": 3,
+    "rank": 3,
+    "labels": "hard",
+    "iterations": 12,
+    "width": 8,
+    "settings": {"pool": "3", "batch_real": "32", "max_age": "4"},
+    "recipe": edgedd.Recipe(steps=5),
+}
+
+
+class CutError(Exception):
+    """Stands for a power cut."""
+
+
+def cut_at(iteration: int) -> Any:
+    def on_step(progress: Progress) -> None:
+        if progress.stage == "distil" and progress.step == iteration:
+            raise CutError
+
+    return on_step
+
+
+@pytest.fixture
+def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
+
+
+@pytest.mark.usefixtures("always_due")
+@pytest.mark.parametrize("method", ["frepo", "dm"])
+def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str) -> None:
+    options = OPTIONS | {"method": method}
+    if method == "dm":
+        options |= {"settings": {"batch_real": "8"}, "bits": 2}
+    unbroken = edgedd.distill("digits", **options).to_bytes()
+    for iteration in (2, 7, 12):
+        output = tmp_path / f"{iteration}.safetensors"
+        with pytest.raises(CutError):
+            edgedd.distill("digits", output=output, on_step=cut_at(iteration), **options)
+        assert not output.exists()
+        edgedd.distill("digits", output=output, resume=True, **options)
+        assert output.read_bytes() == unbroken
+        assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
+
+
+@pytest.mark.usefixtures("always_due")
+def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    output = tmp_path / "set.safetensors"
+    with pytest.raises(CutError):
+        edgedd.distill("digits", output=output, on_step=cut_at(3), **OPTIONS)
+    with pytest.raises(SettingError, match="another seed"):
+        edgedd.distill("digits", output=output, resume=True, seed=1, **OPTIONS)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
+    first, second, third = (edgedd.distill("digits", seed=seed, **OPTIONS).to_bytes() for seed in (0, 0, 1))
+    assert first == second
+    assert first != third
+
+
+def test_killed_at_a_random_moment(tmp_path: Path) -> None:
+    """SIGKILL of a whole process, as a power cut would: the same command with --resume ends in the same file."""
+    script = (
+        "import edgedd, sys; from edgedd.distillation.checkpoint import Checkpoint; Checkpoint.due = lambda self: True;"
+        "edgedd.distill('digits', ipc=4, rank=3, labels='hard', iterations=150, width=8, recipe=edgedd.Recipe(),"
+        " settings={'batch_real': '64'}, output=sys.argv[1], resume=bool(sys.argv[2:]))"
+    )
+    unbroken, cut = tmp_path / "unbroken.safetensors", tmp_path / "cut.safetensors"
+
+    def arguments(output: Path, *more: str) -> list[str]:
+        return [sys.executable, "-c", script, str(output), *more]
+
+    subprocess.run(arguments(unbroken), check=True, capture_output=True, timeout=120)
+    process = subprocess.Popen(arguments(cut), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not cut.with_name(cut.name + ".checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert cut.with_name(cut.name + ".checkpoint").exists(), "killed too late to show anything"
+    subprocess.run(arguments(cut, "resume"), check=True, capture_output=True, timeout=120)
+    assert cut.read_bytes() == unbroken.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["cut.safetensors", "unbroken.safetensors"]
