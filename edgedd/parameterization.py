@@ -114,7 +114,7 @@ class LowRank:
             chosen = place == s
             core[chosen], (l_s, r_s) = _partial_tucker(images[chosen], self.rank)
             left.append(l_s)
-            right.append(r_s.T)
+            right.append(np.ascontiguousarray(r_s.T))
         return {"core": core, "left": np.stack(left), "right": np.stack(right)}
 
     def subspace(self, rows: Any, count: int) -> Any:

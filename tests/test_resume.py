@@ -79,7 +79,7 @@ def test_killed_at_a_random_moment(tmp_path: Path) -> None:
     """SIGKILL of a whole process, as a power cut would: the same command with --resume ends in the same file."""
     script = (
         "import edgedd, sys; from edgedd.distillation.checkpoint import Checkpoint; Checkpoint.due = lambda self: True;"
-        "edgedd.distill('digits', ipc=4, rank=3, labels='hard', iterations=150, width=8, recipe=edgedd.Recipe(),"
+        "edgedd.distill('digits', ipc=4, rank=3, labels='hard', iterations=40, width=8, recipe=edgedd.Recipe(),"
         " settings={'batch_real': '64'}, output=sys.argv[1], resume=bool(sys.argv[2:]))"
     )
     unbroken, cut = tmp_path / "unbroken.safetensors", tmp_path / "cut.safetensors"

@@ -140,7 +140,7 @@ class Pool:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         for slot, saved in enumerate(state["networks"]):
-            self.networks[slot] = [p.to(self.compute.device).requires_grad_() for p in saved]
+            self.networks[slot] = [p.to(self.compute.device).clone().requires_grad_() for p in saved]
             self.optimizers[slot] = torch.optim.Adam(self.networks[slot], lr=self.method.student_lr)
             self.optimizers[slot].load_state_dict(state["optimizers"][slot])
         self.ages = list(state["ages"])

@@ -14,7 +14,7 @@ Parameters = Sequence[torch.Tensor]
 def fresh(network: ConvNet, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:
     """New parameters in the order of `network.parameters()`."""
     start = initial_parameters(network.parameters(), generator)
-    return [torch.from_numpy(values).to(device) for values in start.values()]
+    return [torch.tensor(values, device=device) for values in start.values()]
 
 
 def features(network: ConvNet, parameters: Parameters, images: torch.Tensor) -> torch.Tensor:

@@ -35,10 +35,10 @@ class TrainableSet:
     ) -> "TrainableSet":
         """Encode normalised real images (n, C, H, W); labels start at the softmax of `label_logits` (n, K)."""
         factors = {
-            name: torch.from_numpy(values).to(device).requires_grad_()
+            name: torch.tensor(values, device=device, requires_grad=True)
             for name, values in parameterization.encode(images).items()
         }
-        labels = torch.from_numpy(label_logits.astype(np.float32)).to(device).requires_grad_()
+        labels = torch.tensor(label_logits.astype(np.float32), device=device, requires_grad=True)
         return cls(parameterization, factors, labels, {})
 
     @classmethod
