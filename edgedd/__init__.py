@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from edgedd.distillation.run import distill
     from edgedd.errors import EdgeddError
     from edgedd.evaluation import evaluate
-    from edgedd.exporting import export
+    from edgedd.exporting.export import export
     from edgedd.inspection import inspect
     from edgedd.labelled_images import LabelledImages, load_data
     from edgedd.recipe import Recipe

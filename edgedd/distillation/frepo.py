@@ -4,7 +4,7 @@ The inner problem is solved in closed form for the last layer, on features of ne
 the synthetic set, a step at a time; nothing is unrolled.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class FRePo:
         student_lr: Adam learning rate of the pool networks.
         ridge: l of Equation 4; the regulariser is l * trace(K) / n.
         width: channels of the pool's ConvNet (paper: 128, doubling; ours: the student's).
-        augmentation: of synthetic and real images, drawn separately for each.
+        augmentation: of synthetic and real images, drawn separately for each; None: mirror and shift where the
+            validation split says that they help.
     """
 
     pool: int = 10
@@ -44,7 +45,7 @@ class FRePo:
     lr: float = 0.03
     lr_mappers: float = 1e-3
     lr_labels: float = 0.03
-    augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=0.5))
+    augmentation: Augmentation | None = None
 
     def init(
         self, synthetic: TrainableSet, real: RealImages, compute: Compute, generator: np.random.Generator
@@ -66,8 +67,8 @@ class FRePo:
         parameters = state.networks[slot]
         real_images, real_labels = real.sample(self.batch_real, generator)
         with torch.no_grad():
-            real_features = state.features(parameters, augment(real_images, self.augmentation, generator))
-        features = state.features(parameters, augment(images, self.augmentation, generator))
+            real_features = state.features(parameters, state.augment(real_images, generator))
+        features = state.features(parameters, state.augment(images, generator))
         centred = labels - 1 / real.num_classes
         target = torch.nn.functional.one_hot(real_labels, real.num_classes).float() - 1 / real.num_classes
         return regression_loss(features, centred, real_features, target, self.ridge), state
@@ -85,7 +86,8 @@ def regression_loss(
     identity = torch.eye(len(kernel), device=kernel.device)
     solution = torch.linalg.solve(kernel + damping * identity, labels)
     predicted = real_features @ (features.T @ solution)
-    return 0.5 * (target - predicted).square().sum(1).mean()
+    error: torch.Tensor = 0.5 * (target - predicted).square().sum(1).mean()
+    return error
 
 
 class Pool:
@@ -107,6 +109,10 @@ class Pool:
             features: torch.Tensor = self._features(self.network, [p.detach() for p in parameters], images)
             return features
 
+    def augment(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        """Images (b, C, H, W) as the networks see them."""
+        return augment(images, self.method.augmentation or Augmentation(), generator)
+
     def refresh(self, slot: int, generator: np.random.Generator) -> None:
         """Put a fresh network into a slot."""
         parameters = networks.fresh(self.network, generator, self.compute.device)
@@ -121,7 +127,7 @@ class Pool:
             return
         count = min(self.method.batch_train, len(images))
         rows = torch.from_numpy(generator.choice(len(images), count, replace=False)).to(images.device)
-        batch = augment(images[rows], self.method.augmentation, generator)
+        batch = self.augment(images[rows], generator)
         with self.compute.autocast():
             loss = self._train_loss(self.network, self.networks[slot], batch, labels[rows])
         self.optimizers[slot].zero_grad()

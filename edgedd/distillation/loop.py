@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from edgedd.augmentation import Augmentation
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.methods import Method
@@ -23,7 +24,7 @@ WARM_STEPS = 10
 
 
 class Progress(NamedTuple):
-    """One finished step of a stage ("teacher", "distil", "recipe"); `loss` is None where a stage has none."""
+    """One finished step of a stage: "teacher", "augmentation", "distil" or "recipe"; some stages have no loss."""
 
     stage: str
     step: int
@@ -111,7 +112,8 @@ class Loop:
             on_step(Progress("distil", self.iteration, self.total, value))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes."""
+        """All that changes, and the augmentation that was chosen."""
+        augmentation = getattr(self.method, "augmentation", None) or Augmentation()
         return {
             "iteration": self.iteration,
             "total": self.total,
@@ -121,6 +123,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "method": self.state.state_dict(),
             "generator": json.dumps(self.generator.bit_generator.state),
+            "augmentation": augmentation.as_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:

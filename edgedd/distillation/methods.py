@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from edgedd.augmentation import Augmentation
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.dm import DM
 from edgedd.distillation.frepo import FRePo
@@ -91,8 +90,8 @@ def method_named(name: str, settings: dict[str, str] | None = None) -> Method:
     known = {f.name: getattr(method, f.name) for f in fields(method)}
     changed = {}
     for key, text in (settings or {}).items():
-        if key not in known or isinstance(known[key], Augmentation):
-            options = ", ".join(k for k, v in known.items() if not isinstance(v, Augmentation))
+        if key not in known or key == "augmentation":
+            options = ", ".join(k for k, v in known.items() if k != "augmentation")
             raise SettingError(f"method {name} has no setting {key!r}, wanted one of {options}")
         changed[key] = _number(key, text, type(known[key]))
     return replace(method, **changed)

@@ -1,6 +1,6 @@
 """Choose the set's training recipe on the validation split: the recipe is worth as much as the method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgedd.synthetic_set import SyntheticSet
 
 OnTrial = Callable[[int, int], None]
 TRIAL_STEPS = 250
+FINALISTS = 2
 
 
 @dataclass(frozen=True)
@@ -38,35 +39,44 @@ def augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
     )
 
 
+def light_augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
+    """Mirror and shift, each or both or none: does a mirrored image keep its class?"""
+    shift = max(1, min(height, width) // 16)
+    return (Augmentation(), Augmentation(shift=shift), Augmentation(flip=0.5), Augmentation(flip=0.5, shift=shift))
+
+
 def search(
     synthetic: SyntheticSet,
+    candidates: Sequence[Augmentation],
     validation: Validation,
     trainer: Trainer,
     *,
-    seed: int,
+    seed: Sequence[int],
     on_trial: OnTrial | None = None,
 ) -> Recipe:
-    """The set's recipe with the augmentation whose student does best after TRIAL_STEPS.
+    """The set's recipe with the candidate whose student does best on the validation split after TRIAL_STEPS.
 
     The last two standing are trained again with another seed, since one student's accuracy is within about a point.
     """
     short = replace(synthetic.recipe, steps=TRIAL_STEPS)
-    candidates = [replace(short, augmentation=a) for a in augmentations(*synthetic.parameterization.shape[1:])]
-    scores = [0.0] * len(candidates)
-    trials = len(candidates) + 2
-    for trial, recipe in enumerate(candidates):
-        scores[trial] = validate(synthetic, recipe, validation, trainer, np.random.default_rng([seed, trial]))
+    scores = np.zeros(len(candidates))
+    trials = 0
+
+    def score(place: int) -> float:
+        nonlocal trials
+        recipe = replace(short, augmentation=candidates[place])
+        accuracy = validate(synthetic, recipe, validation, trainer, np.random.default_rng([*seed, trials]))
+        trials += 1
         if on_trial:
-            on_trial(trial + 1, trials)
-    finalists = np.argsort(scores)[::-1][:2]
-    for number, place in enumerate(finalists):
-        again = np.random.default_rng([seed, trials + int(place)])
-        scores[place] = 0.5 * (scores[place] + validate(synthetic, candidates[place], validation, trainer, again))
-        if on_trial:
-            on_trial(len(candidates) + number + 1, trials)
-    best = int(max(finalists, key=lambda place: scores[place]))
-    chosen = candidates[best]
-    return replace(chosen, steps=synthetic.recipe.steps)
+            on_trial(trials, len(candidates) + FINALISTS)
+        return accuracy
+
+    scores[:] = [score(place) for place in range(len(candidates))]
+    finalists = np.argsort(scores)[::-1][:FINALISTS]
+    for place in finalists:
+        scores[place] = 0.5 * (scores[place] + score(int(place)))
+    best = int(finalists[np.argmax(scores[finalists])])
+    return replace(synthetic.recipe, augmentation=candidates[best])
 
 
 def validate(

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 
 import edgedd
 from edgedd import planner
+from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
 from edgedd.distillation.methods import Method, method_named
+from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.teacher import start_logits
 from edgedd.distillation.trainable_set import TrainableSet
@@ -26,59 +28,9 @@ from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
-LABELS = ("auto", "hard", "teacher", "learned")
 COMPILE_ABOVE_FLOPS = 4e12
-DEFAULT_ITERATIONS = 1500
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to distil and for how long.
-
-    Attributes:
-        method: a name in METHODS, or a method object of your own.
-        settings: hyperparameters of a named method to change, as text.
-        bytes, ipc: the size: bytes of the file, or images per class.
-        parameterization, rank, subspaces, bits: how images are stored; by default `low_rank` at rank side / 4, 4 bits.
-        labels: "hard", "teacher" (fixed soft labels), "learned", or "auto": what the method does by default.
-        iterations, minutes: the length of the run; minutes count everything from the call to the file.
-        width: channels of the networks that distil (the ConvNet whose depth fits the images).
-        recipe: a training recipe to store, instead of searching one on the validation split.
-        output, resume: where the file goes, with its checkpoint beside it; resume continues from that.
-    """
-
-    method: "str | Method" = "frepo"
-    settings: Mapping[str, str] | None = None
-    bytes: int | None = None
-    ipc: int | None = None
-    parameterization: str | None = None
-    rank: int | None = None
-    subspaces: int | None = None
-    bits: int | None = None
-    labels: str = "auto"
-    iterations: int | None = None
-    minutes: float | None = None
-    width: int = 64
-    seed: int = 0
-    device: str = "cpu"
-    recipe: Recipe | None = None
-    output: str | os.PathLike[str] | None = None
-    resume: bool = False
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise SettingError(f"labels {self.labels!r}, wanted one of {', '.join(LABELS)}")
-        if self.iterations is not None and self.minutes is not None:
-            raise SettingError("both iterations and minutes are given: leave one out")
-        for name in ("bytes", "ipc", "iterations", "minutes", "width"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise SettingError(f"{name}={value}, wanted more than 0")
-        if not 0 <= self.seed < 2**63:
-            raise SettingError(f"seed={self.seed}, wanted a whole number of at least 0")
-        if self.resume and self.output is None:
-            raise SettingError("resume needs the output whose checkpoint it continues")
+DEFAULT_IMAGE_PASSES = 1_700_000
+VALIDATION_IMAGES = 5000
 
 
 def distill(
@@ -118,9 +70,12 @@ class Distillation:
         if wanted.kind == "low_rank" and wanted.subspaces > self.storage.ipc * data.num_classes:  # type: ignore[union-attr]
             raise SettingError(f"{options.subspaces} subspaces, more than the images that fit: ask for fewer")
         self.training, held_out = data.split(seed=options.seed)
-        self.validation = recipe_search.Validation(held_out[0][:5000], held_out[1][:5000])
+        some = np.random.default_rng([options.seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
+        self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
         self.compute = Compute.choose(options.device, compiled=self._work() > COMPILE_ABOVE_FLOPS)
         self.real = RealImages.of(self.training, self.compute)
+        narrow = student(default_student(data.shape, min(options.width, 32)), data.shape, data.num_classes)
+        self.trainer = Trainer(narrow, self.compute)
 
     def run(self) -> SyntheticSet:
         """All stages; the file is written when `output` is given."""
@@ -131,9 +86,9 @@ class Distillation:
         if self.options.minutes is not None:
             deadline = self.begun + 60 * self.options.minutes - self._search_seconds()
         loop.run(Length(self._iterations(), deadline), checkpoint, self.on_step)
-        synthetic = self._stored(loop, self.options.recipe or Recipe())
+        synthetic = self._stored(loop.synthetic, loop.iteration, self.options.recipe or Recipe())
         if self.options.recipe is None:
-            synthetic = replace(synthetic, recipe=self._search(synthetic))
+            synthetic = replace(synthetic, recipe=self._recipe(synthetic))
         if self.options.output is not None:
             synthetic.save(self.options.output)
         if checkpoint:
@@ -148,43 +103,65 @@ class Distillation:
             images = self.real.normalised(np.concatenate(rows))
             logits = start_logits(self.real, images, self.options, self.compute, self.on_step)
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
+            augmentation = self._augmentation(synthetic)
         else:
             count = self.storage.ipc * self.real.num_classes
             synthetic = TrainableSet.blank(form, count, self.real.num_classes, device)
+            augmentation = Augmentation(**saved["augmentation"])
+        if _chooses_augmentation(self.method):
+            self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
         generator = np.random.default_rng([self.options.seed, 2])
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
         if saved is not None:
             loop.load_state_dict(saved)
         return loop
 
-    def _stored(self, loop: Loop, recipe: Recipe) -> SyntheticSet:
+    def _stored(self, synthetic: TrainableSet, iterations: int, recipe: Recipe) -> SyntheticSet:
         return SyntheticSet.from_factors(
             self.storage.parameterization,
-            factors=loop.synthetic.numpy_factors(),
-            labels=loop.synthetic.numpy_labels(),
+            factors=synthetic.numpy_factors(),
+            labels=synthetic.numpy_labels(),
             mean=self.training.mean,
             std=self.training.std,
             recipe=recipe,
             classes=self.classes,
-            provenance=self._provenance(loop.iteration),
+            provenance=self._provenance(iterations),
         )
 
-    def _search(self, synthetic: SyntheticSet) -> Recipe:
-        network = student(
-            default_student(self.real.shape, min(self.options.width, 32)), self.real.shape, self.real.num_classes
-        )
-        trainer = Trainer(network, self.compute)
+    def _augmentation(self, synthetic: TrainableSet) -> Augmentation:
+        """For the networks that distil: what suits the start of the set on the validation split."""
+        if not _chooses_augmentation(self.method):
+            return Augmentation()
+        start = self._stored(synthetic, 0, Recipe())
+        candidates = recipe_search.light_augmentations(*self.real.shape[1:])
+        seed = [self.options.seed, 4]
+        return recipe_search.search(
+            start, candidates, self.validation, self.trainer, seed=seed, on_trial=self._reporter("augmentation")
+        ).augmentation
 
+    def _recipe(self, synthetic: SyntheticSet) -> Recipe:
+        candidates = recipe_search.augmentations(*self.real.shape[1:])
+        seed = [self.options.seed, 5]
+        return recipe_search.search(
+            synthetic, candidates, self.validation, self.trainer, seed=seed, on_trial=self._reporter("recipe")
+        )
+
+    def _reporter(self, stage: str) -> Callable[[int, int], None]:
         def on_trial(step: int, total: int) -> None:
             if self.on_step:
-                self.on_step(Progress("recipe", step, total, None))
+                self.on_step(Progress(stage, step, total, None))
 
-        return recipe_search.search(synthetic, self.validation, trainer, seed=self.options.seed, on_trial=on_trial)
+        return on_trial
 
     def _iterations(self) -> int | None:
         if self.options.minutes is not None:
             return None
-        return self.options.iterations or DEFAULT_ITERATIONS
+        return self.options.iterations or self._default_iterations()
+
+    def _default_iterations(self) -> int:
+        """As many as make a run of some ten minutes on two cores at CIFAR-10's size; fewer for larger sets."""
+        passes = 2 * self.storage.ipc * len(self.classes) + 640
+        return int(np.clip(DEFAULT_IMAGE_PASSES // passes, 300, 5000))
 
     def _work(self) -> float:
         """Rough operations of the whole run: decides whether compiling pays."""
@@ -193,7 +170,7 @@ class Distillation:
         shape = self.training.shape
         network = student(default_student(shape, self.options.width), shape, len(self.classes))
         images = 3 * self.storage.ipc * len(self.classes) + 900
-        iterations = self.options.iterations or DEFAULT_ITERATIONS
+        iterations = self.options.iterations or self._default_iterations()
         return 2.0 * network.multiply_adds * images * iterations * bool(self.method.lr)
 
     def _search_seconds(self) -> float:
@@ -233,3 +210,7 @@ def _method(options: Options) -> Method:
     if options.labels == "learned" and not method.lr_labels:
         raise SettingError("this method does not learn labels: choose --labels teacher, or set lr_labels above 0")
     return method
+
+
+def _chooses_augmentation(method: Method) -> bool:
+    return getattr(method, "augmentation", Augmentation()) is None

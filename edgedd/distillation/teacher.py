@@ -1,20 +1,16 @@
 """An early-stopped teacher on the real images, and the labels it gives the synthetic set to start from."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
 from edgedd.augmentation import Augmentation
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
+from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.training import Batch, Trainer
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
-
-if TYPE_CHECKING:
-    from edgedd.distillation.run import Options
 
 EPOCHS = 4
 TEMPERATURE = 2.0
@@ -23,7 +19,7 @@ HARD_LOGIT = 20.0
 
 
 def start_logits(
-    real: RealImages, images: torch.Tensor, options: "Options", compute: Compute, on_step: OnStep | None
+    real: RealImages, images: torch.Tensor, options: Options, compute: Compute, on_step: OnStep | None
 ) -> np.ndarray:
     """Label logits (n, K) for normalised `images` (n, C, H, W) in class-major order.
 

@@ -1,0 +1,93 @@
+"""Real images, end to end: distil, export, train in onnxruntime, read the test split once.
+
+    python benchmarks/real_images.py NAME DATA.npz --bytes N [--minutes M] [--seeds 3]
+
+Distils DATA to N bytes with frepo, makes `random` (random real images, teacher labels) in the same parameterization,
+bits, bytes and with the same recipe, then trains the student `--seeds` times on each, by the device runtime from the
+file alone. Settings and recipe are chosen on the validation split; the test split is read once a student.
+Writes benchmarks/results/real_images_NAME.json, and the sets to --keep if given.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from surroundings import surroundings
+
+import edgedd
+from edgedd.progress import ProgressReport
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def distilled(data: Any, arguments: argparse.Namespace, out: Path, **options: Any) -> tuple[Any, float]:
+    """A set within the bytes, and the seconds it took from call to file."""
+    begun = time.perf_counter()
+    command = (
+        f"edgedd distill --data {Path(arguments.data).name} --method {options['method']} --bytes {arguments.bytes}"
+    )
+    with ProgressReport() as progress:
+        synthetic = edgedd.distill(
+            data,
+            bytes=arguments.bytes,
+            seed=arguments.seed,
+            command=f"{command} --seed {arguments.seed}",
+            output=out / f"{arguments.name}-{options['method']}.safetensors",
+            on_step=lambda step: progress.report(*step),
+            **options,
+        )
+    return synthetic, time.perf_counter() - begun
+
+
+def row(synthetic: Any, data: Any, arguments: argparse.Namespace, method: str, seconds: float) -> dict[str, Any]:
+    """One line of the table."""
+    result = edgedd.evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds)[0]
+    print(method, [round(100 * a, 2) for a in result["accuracies"]], flush=True)
+    form = synthetic.parameterization.as_dict()
+    extra = {"ipc": synthetic.ipc, "parameterization": form, "distil_seconds": round(seconds, 1)}
+    return {"method": method, **extra, "iterations": synthetic.provenance["iterations"], **result}
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("data")
+    parser.add_argument("--bytes", type=int, required=True)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--student", default="convnet3-w64")
+    parser.add_argument("--keep", type=Path)
+    arguments = parser.parse_args()
+    data = edgedd.load_data(arguments.data)
+    with tempfile.TemporaryDirectory() as folder:
+        out = arguments.keep or Path(folder)
+        length = {"minutes": arguments.minutes, "iterations": arguments.iterations}
+        synthetic, seconds = distilled(data, arguments, out, method="frepo", **length)
+        baseline, baseline_seconds = distilled(data, arguments, out, method="random", recipe=synthetic.recipe)
+    rows = [
+        row(baseline, data, arguments, "random", baseline_seconds),
+        row(synthetic, data, arguments, "frepo", seconds),
+    ]
+    command = f"python benchmarks/real_images.py {arguments.name} {Path(arguments.data).name} --bytes {arguments.bytes}"
+    command += "".join(f" --{k} {v:g}" for k, v in length.items() if v is not None)
+    result = {
+        "data": {"name": arguments.name, "fingerprint": data.fingerprint, "test_images": len(data.test_images)},
+        "budget_bytes": arguments.bytes,
+        "recipe": synthetic.recipe.as_dict(),
+        "rows": rows,
+        "command": f"{command} --seeds {arguments.seeds} --student {arguments.student}",
+        **surroundings(),
+    }
+    path = RESULTS / f"real_images_{arguments.name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

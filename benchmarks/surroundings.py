@@ -1,0 +1,37 @@
+"""What a result must say about where it was made."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "onnxruntime", "safetensors", "torch", "tensorly", "scikit-learn")
+
+
+def surroundings() -> dict[str, Any]:
+    """Processor, cores, versions and commit; `dirty` when the tree had changes."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return wanted[0] if wanted else platform.machine()
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()

@@ -1,0 +1,78 @@
+"""Write README's tables from benchmarks/results/*.json; `--check` fails when they differ.
+
+python benchmarks/tables.py [--check]
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def accuracy() -> str:
+    """One line a data set and method."""
+    lines = [
+        "| data | trained on | file bytes | images a class | test accuracy | trainings | time to distil |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for path in sorted(RESULTS.glob("real_images_*.json")):
+        result = json.loads(path.read_text())
+        lines += [_line(result, row) for row in result["rows"]]
+        notes.append(f"`{result['command']}`")
+    student = json.loads(path.read_text())["rows"][0]["student"]
+    notes_text = " and ".join(notes)
+    where = f"{result['cores']} cores of {result['processor']}"
+    return "\n".join(
+        [*lines, "", f"Student {student}, mean and sample deviation over trainings; {where}. Made by {notes_text}."]
+    )
+
+
+def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
+    names = {"random": "random real images, teacher labels", "frepo": "**synthetic set** (frepo)"}
+    minutes = f"{row['distil_seconds'] / 60:.1f} min"
+    return (
+        f"| {result['data']['name']} | {names[row['method']]} | {row['bytes']:,} | {row['ipc']} "
+        f"| {100 * row['accuracy']:.1f} ± {100 * row['spread']:.1f} % | {len(row['accuracies'])} | {minutes} |"
+    )
+
+
+def demo() -> str:
+    """What the demo prints."""
+    result = json.loads((RESULTS / "demo.json").read_text())
+    lines = ["| trained on | bytes | images a class | test accuracy | trainings |", "|---|---|---|---|---|"]
+    for row in result["rows"]:
+        accuracy = f"{100 * row['accuracy']:.1f} %"
+        lines.append(f"| {row['what']} | {row['bytes']:,} | {row['ipc']} | {accuracy} | {row['seeds']} |")
+    note = f"Digits, student {result['student']}, {result['seconds']:.0f} s in all; `{result['command']}`."
+    return "\n".join([*lines, "", note])
+
+
+TABLES = {"accuracy": accuracy, "demo": demo}
+
+
+def main() -> int:
+    """0 when README holds what the results say."""
+    path = ROOT / "README.md"
+    text = path.read_text()
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)"
+        if not re.search(pattern, text, re.DOTALL):
+            print(f"README.md has no place for the table {name}", file=sys.stderr)
+            return 1
+        table = make()
+        text = re.sub(pattern, lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)  # noqa: B023
+    if "--check" not in sys.argv:
+        path.write_text(text)
+    elif text != path.read_text():
+        print("README.md differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

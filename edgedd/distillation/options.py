@@ -1,0 +1,63 @@
+"""What to distil and for how long: the keyword arguments of `edgedd.distill`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgedd.distillation.methods import Method
+from edgedd.errors import SettingError
+from edgedd.recipe import Recipe
+
+LABELS = ("auto", "hard", "teacher", "learned")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to distil and for how long.
+
+    Attributes:
+        method: a name in METHODS, or a method object of your own.
+        settings: hyperparameters of a named method to change, as text.
+        bytes, ipc: the size: bytes of the file, or images per class.
+        parameterization, rank, subspaces, bits: how images are stored; by default `low_rank` at rank side / 4, 4 bits.
+        labels: "hard", "teacher" (fixed soft labels), "learned", or "auto": what the method does by default.
+        iterations, minutes: the length of the run; minutes count everything from the call to the file.
+        width: channels of the networks that distil (the ConvNet whose depth fits the images).
+        recipe: a training recipe to store, instead of searching one on the validation split.
+        output, resume: where the file goes, with its checkpoint beside it; resume continues from that.
+    """
+
+    method: "str | Method" = "frepo"
+    settings: Mapping[str, str] | None = None
+    bytes: int | None = None
+    ipc: int | None = None
+    parameterization: str | None = None
+    rank: int | None = None
+    subspaces: int | None = None
+    bits: int | None = None
+    labels: str = "auto"
+    iterations: int | None = None
+    minutes: float | None = None
+    width: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    recipe: Recipe | None = None
+    output: str | os.PathLike[str] | None = None
+    resume: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise SettingError(f"labels {self.labels!r}, wanted one of {', '.join(LABELS)}")
+        if self.iterations is not None and self.minutes is not None:
+            raise SettingError("both iterations and minutes are given: leave one out")
+        for name in ("bytes", "ipc", "iterations", "minutes", "width"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise SettingError(f"{name}={value}, wanted more than 0")
+        if not 0 <= self.seed < 2**63:
+            raise SettingError(f"seed={self.seed}, wanted a whole number of at least 0")
+        if self.resume and self.output is None:
+            raise SettingError("resume needs the output whose checkpoint it continues")
