@@ -29,7 +29,7 @@ class Recipe:
     student_lr: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    steps: int = 1000
+    steps: int = 600
     batch_size: int = 128
     augmentation: Augmentation = field(default_factory=Augmentation)
     schedule: str = "cosine"

@@ -9,11 +9,12 @@ import torch
 from edgedd.augmentation import Augmentation
 from edgedd.distillation.training import Shuffled, Trainer
 from edgedd.recipe import Recipe
-from edgedd.synthetic_set import SyntheticSet
+from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 OnTrial = Callable[[int, int], None]
 TRIAL_STEPS = 250
 FINALISTS = 2
+SHARPER = ((1.0, 5e-3), (0.7, 5e-4), (0.7, 5e-3), (0.5, 5e-3))  # label temperature, weight decay
 
 
 @dataclass(frozen=True)
@@ -45,38 +46,87 @@ def light_augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
     return (Augmentation(), Augmentation(shift=shift), Augmentation(flip=0.5), Augmentation(flip=0.5, shift=shift))
 
 
-def search(
+@dataclass
+class Search:
+    """Compares sets by the accuracy of a short training on the validation split; one generator a trial.
+
+    Attributes:
+        trials: how many there will be in all, for progress.
+    """
+
+    validation: Validation
+    trainer: Trainer
+    seed: Sequence[int]
+    trials: int
+    on_trial: OnTrial | None = None
+    done: int = 0
+
+    def score(self, synthetic: SyntheticSet) -> float:
+        """Accuracy of a student trained for TRIAL_STEPS by the set's recipe."""
+        short = replace(synthetic.recipe, steps=TRIAL_STEPS)
+        generator = np.random.default_rng([*self.seed, self.done])
+        accuracy = validate(synthetic, short, self.validation, self.trainer, generator)
+        self.done += 1
+        if self.on_trial:
+            self.on_trial(self.done, self.trials)
+        return accuracy
+
+    def best(self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = ()) -> tuple[SyntheticSet, float]:
+        """The candidate that does best, and its score; the first `scores` are known already.
+
+        The last two standing are trained again, since one student's accuracy is within about a point.
+        """
+        known = np.array([*scores, *(self.score(candidate) for candidate in candidates[len(scores) :])])
+        finalists = np.argsort(known)[::-1][:FINALISTS]
+        for place in finalists:
+            known[place] = 0.5 * (known[place] + self.score(candidates[place]))
+        winner = int(finalists[np.argmax(known[finalists])])
+        return candidates[winner], float(known[winner])
+
+
+def choose_augmentation(
     synthetic: SyntheticSet,
-    candidates: Sequence[Augmentation],
     validation: Validation,
     trainer: Trainer,
     *,
     seed: Sequence[int],
     on_trial: OnTrial | None = None,
-) -> Recipe:
-    """The set's recipe with the candidate whose student does best on the validation split after TRIAL_STEPS.
+) -> Augmentation:
+    """Mirror and shift where they help students of this set: what the networks that distil will see."""
+    candidates = with_augmentations(synthetic, light_augmentations(*synthetic.parameterization.shape[1:]))
+    search = Search(validation, trainer, seed, len(candidates) + FINALISTS, on_trial)
+    return search.best(candidates)[0].recipe.augmentation
 
-    The last two standing are trained again with another seed, since one student's accuracy is within about a point.
-    """
-    short = replace(synthetic.recipe, steps=TRIAL_STEPS)
-    scores = np.zeros(len(candidates))
-    trials = 0
 
-    def score(place: int) -> float:
-        nonlocal trials
-        recipe = replace(short, augmentation=candidates[place])
-        accuracy = validate(synthetic, recipe, validation, trainer, np.random.default_rng([*seed, trials]))
-        trials += 1
-        if on_trial:
-            on_trial(trials, len(candidates) + FINALISTS)
-        return accuracy
+def choose_recipe(
+    synthetic: SyntheticSet,
+    validation: Validation,
+    trainer: Trainer,
+    *,
+    seed: Sequence[int],
+    on_trial: OnTrial | None = None,
+) -> SyntheticSet:
+    """The set with the augmentation, then the label temperature and weight decay, that suit it best."""
+    candidates = with_augmentations(synthetic, augmentations(*synthetic.parameterization.shape[1:]))
+    trials = len(candidates) + len(SHARPER) + 2 * FINALISTS
+    search = Search(validation, trainer, seed, trials, on_trial)
+    winner, score = search.best(candidates)
+    variants = [
+        replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
+        for temperature, weight_decay in SHARPER
+    ]
+    return search.best([winner, *variants], [score])[0]
 
-    scores[:] = [score(place) for place in range(len(candidates))]
-    finalists = np.argsort(scores)[::-1][:FINALISTS]
-    for place in finalists:
-        scores[place] = 0.5 * (scores[place] + score(int(place)))
-    best = int(finalists[np.argmax(scores[finalists])])
-    return replace(synthetic.recipe, augmentation=candidates[best])
+
+def with_augmentations(synthetic: SyntheticSet, choices: Sequence[Augmentation]) -> list[SyntheticSet]:
+    """The set once with each augmentation in its recipe."""
+    return [replace(synthetic, recipe=replace(synthetic.recipe, augmentation=choice)) for choice in choices]
+
+
+def sharpened(synthetic: SyntheticSet, temperature: float) -> SyntheticSet:
+    """The set with its soft labels at a temperature: p^(1/T), rows normalised; below 1 is sharper."""
+    labels = (synthetic.tensors["labels"] / 255.0) ** (1 / temperature)
+    return replace(synthetic, tensors={**synthetic.tensors, "labels": quantize_labels(labels)})
 
 
 def validate(

@@ -88,7 +88,7 @@ class Distillation:
         loop.run(Length(self._iterations(), deadline), checkpoint, self.on_step)
         synthetic = self._stored(loop.synthetic, loop.iteration, self.options.recipe or Recipe())
         if self.options.recipe is None:
-            synthetic = replace(synthetic, recipe=self._recipe(synthetic))
+            synthetic = self._with_recipe(synthetic)
         if self.options.output is not None:
             synthetic.save(self.options.output)
         if checkpoint:
@@ -133,18 +133,12 @@ class Distillation:
         if not _chooses_augmentation(self.method):
             return Augmentation()
         start = self._stored(synthetic, 0, Recipe())
-        candidates = recipe_search.light_augmentations(*self.real.shape[1:])
-        seed = [self.options.seed, 4]
-        return recipe_search.search(
-            start, candidates, self.validation, self.trainer, seed=seed, on_trial=self._reporter("augmentation")
-        ).augmentation
+        common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
+        return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
 
-    def _recipe(self, synthetic: SyntheticSet) -> Recipe:
-        candidates = recipe_search.augmentations(*self.real.shape[1:])
-        seed = [self.options.seed, 5]
-        return recipe_search.search(
-            synthetic, candidates, self.validation, self.trainer, seed=seed, on_trial=self._reporter("recipe")
-        )
+    def _with_recipe(self, synthetic: SyntheticSet) -> SyntheticSet:
+        common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
+        return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
         def on_trial(step: int, total: int) -> None:

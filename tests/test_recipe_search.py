@@ -1,0 +1,83 @@
+"""The recipe is chosen by validation accuracy: what is compared, how often, and what wins."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import tiny_images
+from tiny_sets import golden
+
+from edgedd.augmentation import Augmentation
+from edgedd.distillation import recipe_search
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.recipe_search import Search, Validation, sharpened, with_augmentations
+from edgedd.distillation.training import Trainer
+from edgedd.parameterization import Pixels
+from edgedd.recipe import Recipe
+from edgedd.students import student
+from edgedd.synthetic_set import SyntheticSet
+
+EMPTY = Validation(np.zeros((0, 1, 8, 8), np.uint8), np.zeros(0, np.int64))
+
+
+def test_sharpened_labels_are_the_powers_by_hand() -> None:
+    tensors = {**golden().tensors, "labels": np.array([[51, 204], [255, 0]], np.uint8)}
+    result = sharpened(replace(golden(), tensors=tensors), 0.5)
+    # 0.2^2 : 0.8^2 = 1 : 16, so 15 and 240 of 255
+    assert result.tensors["labels"].tolist() == [[15, 240], [255, 0]]
+
+
+def test_temperature_one_changes_nothing() -> None:
+    assert np.array_equal(sharpened(golden(), 1.0).tensors["labels"], golden().tensors["labels"])
+
+
+def test_the_best_after_a_second_look_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first trial flatters candidate 0; the second look at the two finalists puts candidate 2 ahead."""
+    choices = [Augmentation(), Augmentation(shift=1), Augmentation(flip=0.5)]
+    scores = iter([0.9, 0.2, 0.8, 0.1, 0.8])
+    monkeypatch.setattr(Search, "score", lambda self, candidate: next(scores))
+    search = Search(EMPTY, None, [0], 5)  # type: ignore[arg-type]
+    winner, score = search.best(with_augmentations(golden(), choices))
+    assert winner.recipe.augmentation == Augmentation(flip=0.5)
+    assert score == pytest.approx(0.8)
+    assert next(scores, None) is None
+
+
+def test_known_scores_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def score(self: Search, candidate: SyntheticSet) -> float:
+        measured.append(candidate.recipe.weight_decay)
+        return candidate.recipe.weight_decay
+
+    monkeypatch.setattr(Search, "score", score)
+    candidates = [replace(golden(), recipe=Recipe(weight_decay=w)) for w in (0.1, 0.2, 0.3)]
+    winner, _ = Search(EMPTY, None, [0], 5).best(candidates, [0.9])  # type: ignore[arg-type]
+    assert measured == [0.2, 0.3, 0.1, 0.3]
+    assert winner.recipe.weight_decay == 0.1
+
+
+def test_a_real_search_prefers_no_mirror_where_the_mirror_image_is_another_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two classes that are mirror images of each other: with mirrors in training nothing can be learned."""
+    monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 40)
+    data = tiny_images(count=60, shape=(1, 8, 8), num_classes=2)
+    form = Pixels((1, 8, 8), 8)
+    base = data.train_images[data.train_labels == 0]
+    normal = (np.concatenate([base, base[:, :, :, ::-1]]).astype(np.float32) / 255 - 0.5) / 0.25
+    synthetic = SyntheticSet.from_factors(
+        form,
+        factors=form.encode(normal),
+        labels=np.eye(2)[np.repeat([0, 1], len(base))],
+        mean=np.array([0.5]),
+        std=np.array([0.25]),
+        recipe=Recipe(batch_size=32),
+        classes=("left", "right"),
+        provenance={},
+    )
+    validation = Validation(np.concatenate([base, base[:, :, :, ::-1]]), np.repeat([0, 1], len(base)))
+    compute = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
+    trainer = Trainer(student("convnet2-w8", (1, 8, 8), 2), compute)
+    assert recipe_search.choose_augmentation(synthetic, validation, trainer, seed=[0]).flip == 0
