@@ -48,14 +48,14 @@ def file_bytes(
 def parameterization_for(
     shape: tuple[int, int, int], kind: str | None, rank: int | None, bits: int | None, subspaces: int | None = None
 ) -> Parameterization:
-    """What was asked for, the rest by default: low_rank at a quarter of the shorter side, 4 bits."""
+    """What was asked for, the rest by default: low_rank in 4 bits, at a quarter of the shorter side (grey: half)."""
     if kind == "pixels":
         if rank is not None or subspaces is not None:
             raise SettingError("pixels take no rank and no subspaces: leave them out or choose low_rank")
         return Pixels(shape, bits or 8)
     if kind not in (None, "low_rank"):
         raise SettingError(f"parameterization {kind!r}, wanted low_rank or pixels")
-    default = max(4, min(shape[1:]) // 4)
+    default = max(4, min(shape[1:]) // (4 if shape[0] > 1 else 2))
     return LowRank(shape, default if rank is None else rank, subspaces or 1, bits or 4)
 
 

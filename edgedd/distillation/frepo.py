@@ -29,7 +29,7 @@ class FRePo:
         batch_real: real images a step.
         batch_train: synthetic images of a pool network's own training step.
         student_lr: Adam learning rate of the pool networks.
-        ridge: l of Equation 4; the regulariser is l * trace(K) / n.
+        ridge: l of Equation 4; the regulariser is l * trace(K) / n (paper: 1e-6).
         width: channels of the pool's ConvNet (paper: 128, doubling; ours: the student's).
         augmentation: of synthetic and real images, drawn separately for each; None: mirror and shift where the
             validation split says that they help.
@@ -40,11 +40,11 @@ class FRePo:
     batch_real: int = 512
     batch_train: int = 128
     student_lr: float = 1e-3
-    ridge: float = 1e-4
+    ridge: float = 3e-3
     width: int = 64
-    lr: float = 0.03
+    lr: float = 0.05
     lr_mappers: float = 1e-3
-    lr_labels: float = 0.03
+    lr_labels: float = 0.05
     augmentation: Augmentation | None = None
 
     def init(

@@ -56,7 +56,7 @@ class Loop:
     real: RealImages
     compute: Compute
     generator: np.random.Generator
-    rounding_from: float = 0.5
+    rounding_from: float = 0.3
 
     def __post_init__(self) -> None:
         self.state = self.method.init(self.synthetic, self.real, self.compute, self.generator)

@@ -29,7 +29,7 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 COMPILE_ABOVE_FLOPS = 4e12
-DEFAULT_IMAGE_PASSES = 1_700_000
+DEFAULT_IMAGE_PASSES = 1_600_000
 VALIDATION_IMAGES = 5000
 
 
@@ -154,7 +154,7 @@ class Distillation:
 
     def _default_iterations(self) -> int:
         """As many as make a run of some ten minutes on two cores at CIFAR-10's size; fewer for larger sets."""
-        passes = 2 * self.storage.ipc * len(self.classes) + 640
+        passes = 2 * self.storage.ipc * len(self.classes) + 900
         return int(np.clip(DEFAULT_IMAGE_PASSES // passes, 300, 5000))
 
     def _work(self) -> float:
@@ -168,7 +168,7 @@ class Distillation:
         return 2.0 * network.multiply_adds * images * iterations * bool(self.method.lr)
 
     def _search_seconds(self) -> float:
-        return 0.0 if self.options.recipe else 0.12 * 60 * (self.options.minutes or 0)
+        return 0.0 if self.options.recipe else 0.2 * 60 * (self.options.minutes or 0)
 
     def _checkpoint(self) -> Checkpoint | None:
         if self.options.output is None:
