@@ -48,6 +48,7 @@ class Compute:
         if not self.compiled:
             return function
         torch._dynamo.config.cache_size_limit = 64
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA on every machine
         return torch.compile(function, dynamic=False)  # type: ignore[return-value]
 
     def autocast(self) -> torch.autocast:

@@ -1,0 +1,48 @@
+"""Where the server computes: what is chosen, and what is said when something is missing."""
+
+import logging
+import shutil
+
+import pytest
+import torch
+
+from edgedd.distillation.compute import Compute
+from edgedd.errors import SettingError
+
+
+def test_without_a_compiler_it_runs_eagerly_and_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with caplog.at_level(logging.WARNING, "edgedd"):
+        compute = Compute.choose("cpu")
+    assert not compute.compiled
+    assert len(caplog.records) == 1
+    assert "C++ compiler" in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
+
+    def function(x: int) -> int:
+        return x
+
+    assert compute.compile(function) is function
+
+
+def test_bfloat16_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(torch.cpu, "get_capabilities"):
+        pytest.skip("this torch does not tell")
+    for capabilities, expected in (
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_f": True}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c)
+        assert Compute.choose("cpu", compiled=False).bfloat16 is expected
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["tpu", pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"))],
+)
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(SettingError, match=device):
+        Compute.choose(device)
