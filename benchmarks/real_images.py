@@ -5,7 +5,7 @@
 Distils DATA to N bytes with frepo, makes `random` (random real images, teacher labels) in the same parameterization,
 bits, bytes and with the same recipe, then trains the student `--seeds` times on each, by the device runtime from the
 file alone. Settings and recipe are chosen on the validation split; the test split is read once a student.
-Writes benchmarks/results/real_images_NAME.json, and the sets to --keep if given.
+Writes benchmarks/results/real_images_NAME.json. With --keep DIR the sets stay there, and a second call takes them up.
 """
 
 import argparse
@@ -24,22 +24,26 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def distilled(data: Any, arguments: argparse.Namespace, out: Path, **options: Any) -> tuple[Any, float]:
-    """A set within the bytes, and the seconds it took from call to file."""
+    """A set within the bytes, and the seconds it took from call to file; a set already in `out` is taken as it is."""
+    path = out / f"{arguments.name}-{options['method']}.safetensors"
+    timing = path.with_suffix(".seconds")
+    if path.exists() and timing.exists():
+        return edgedd.SyntheticSet.load(path), float(timing.read_text())
     begun = time.perf_counter()
-    command = (
-        f"edgedd distill --data {Path(arguments.data).name} --method {options['method']} --bytes {arguments.bytes}"
-    )
     with ProgressReport() as progress:
         synthetic = edgedd.distill(
             data,
             bytes=arguments.bytes,
             seed=arguments.seed,
-            command=f"{command} --seed {arguments.seed}",
-            output=out / f"{arguments.name}-{options['method']}.safetensors",
+            command=f"edgedd distill --data {Path(arguments.data).name} --method {options['method']} "
+            f"--bytes {arguments.bytes} --seed {arguments.seed}",
+            output=path,
             on_step=lambda step: progress.report(*step),
             **options,
         )
-    return synthetic, time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    timing.write_text(f"{seconds:.1f}")
+    return synthetic, seconds
 
 
 def row(synthetic: Any, data: Any, arguments: argparse.Namespace, method: str, seconds: float) -> dict[str, Any]:

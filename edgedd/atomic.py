@@ -14,8 +14,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         SettingError: the folder does not exist or cannot be written to, or the disk is full.
     """
     path = Path(path)
-    if path.is_dir():
-        raise SettingError(f"{path} is a folder, wanted a file name: add one to the path")
+    _refuse_other(path)
     temporary = ""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -29,8 +28,31 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     except OSError as error:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
-        reason = error.strerror or str(error)
-        raise SettingError(f"cannot write {path}: {reason}; choose a folder that exists and has room") from error
+        raise _cannot_write(path, error) from error
+
+
+def refuse_unwritable(path: str | os.PathLike[str]) -> None:
+    """What `write_bytes` would refuse, said before long work instead of after it; leaves nothing behind."""
+    path = Path(path)
+    _refuse_other(path)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _refuse_other(path: Path) -> None:
+    """Folders, and what a rename would destroy, such as /dev/null."""
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder, wanted a file name: add one to the path")
+    if path.exists() and not path.is_file():
+        raise SettingError(f"{path} is a device or a pipe, wanted a file name: choose another")
+
+
+def _cannot_write(path: Path, error: OSError) -> SettingError:
+    reason = error.strerror or str(error)
+    return SettingError(f"cannot write {path}: {reason}; choose a folder that exists and has room")
 
 
 def _umask() -> int:

@@ -2,18 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd.errors import EdgeddError, SettingError
+from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Distil labelled images into kilobytes; train from them on a device with stock onnxruntime.",
 )
+INTERRUPTED = 130  # the status of shells for a process that Ctrl-C ended
+UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of it inside newer typers
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min=0)]
 Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
@@ -64,8 +65,8 @@ def distill(
     options = {key: value for key, value in locals().items() if key in _OPTIONS and value is not None}
     options |= {"bytes": bytes_, "settings": _pairs(settings), "command": spoken_command(sys.argv)}
     with ProgressReport() as progress:
-        synthetic = run(data, on_step=lambda step: progress.report(*step), **options)
-    print_inspection(synthetic, output, as_json)
+        run(data, on_step=lambda step: progress.report(*step), **options)
+    print_inspection(output, as_json)
 
 
 _OPTIONS = (
@@ -98,23 +99,22 @@ def _pairs(settings: list[str] | None) -> dict[str, str]:
 def inspect(path: SetFile, as_json: Json = False) -> None:
     """What is in a synthetic set: bytes by part, form, recipe, provenance."""
     from edgedd.cli_output import print_inspection
-    from edgedd.synthetic_set import SyntheticSet
 
-    print_inspection(SyntheticSet.load(path), path, as_json)
+    print_inspection(path, as_json)
 
 
 @app.command()
 def preview(
     path: SetFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="the PNG to write")],
-    columns: Annotated[int, typer.Option(help="images a class")] = 12,
+    columns: Annotated[int, typer.Option(help="images a class at most", min=1, max=20)] = 12,
 ) -> None:
     """Draw the decoded images, one row a class."""
     from edgedd.report.preview import preview as draw
     from edgedd.synthetic_set import SyntheticSet
 
     draw(SyntheticSet.load(path), output, columns)
-    print(output)
+    print(printable(str(output)))
 
 
 @app.command()
@@ -130,8 +130,12 @@ def evaluate(
     """Test accuracy: of students trained from a set by the device runtime, or of a bundle's trained weights."""
     from edgedd.cli_output import print_evaluation
     from edgedd.evaluation import evaluate_path
+    from edgedd.progress import ProgressReport
 
-    print_evaluation(evaluate_path(path, data, students, seeds=seeds, seed=seed, weights=weights), as_json)
+    options: dict[str, Any] = {"seeds": seeds, "seed": seed, "weights": weights}
+    with ProgressReport() as progress:
+        rows = evaluate_path(path, data, students, on_step=progress.report, **options)
+    print_evaluation(rows, as_json)
 
 
 @app.command()
@@ -147,8 +151,10 @@ def export(
     from edgedd.cli_output import print_bundle
     from edgedd.exporting import export as run
     from edgedd.synthetic_set import SyntheticSet
+    from edgedd.target import load_target
 
-    print_bundle(run(SyntheticSet.load(path), output, student=student, target=target, mode=mode), output, as_json)
+    board = load_target(target).name if target else None
+    print_bundle(run(SyntheticSet.load(path), output, student=student, target=board, mode=mode), output, as_json)
 
 
 @app.command()
@@ -197,11 +203,23 @@ def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None
 def main() -> None:
     """The console script: a user's mistake is one line on stderr and exit status 2."""
     try:
-        app()
+        status = app(sys.argv[1:] or ["--help"], prog_name="edgedd", standalone_mode=False)
     except EdgeddError as error:
-        line = " ".join(str(error).split())
-        print(f"edgedd: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("edgedd: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        _refuse(str(error))
+    except UsageError as error:
+        _refuse(f"{error.format_message().rstrip('.')}; see {error.ctx.command_path if error.ctx else 'edgedd'} --help")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "edgedd"):
+            raise
+        _refuse(str(MissingExtra(package, "this command", "distill")))
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        _refuse("interrupted", INTERRUPTED)
+    raise SystemExit(status)
+
+
+def _refuse(message: str, status: int = 2) -> NoReturn:
+    print(f"edgedd: {' '.join(printable(message).split())}", file=sys.stderr)
+    raise SystemExit(status) from None

@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from edgedd.errors import printable
 from edgedd.inspection import inspect
-from edgedd.synthetic_set import SyntheticSet
 
 Row = Mapping[str, Any]
 
@@ -21,11 +22,11 @@ def spoken_command(arguments: Sequence[str]) -> str:
     """The command as it goes into the provenance: file names without folders, and not where the output went."""
     words, skip = ["edgedd"], False
     for word in arguments[1:]:
-        if skip or word in ("-o", "--output", "--resume", "--json"):
-            skip = word in ("-o", "--output")
+        if skip or word in ("--resume", "--json") or word.startswith(("-o", "--output")):
+            skip = word in ("-o", "--output") and not skip
             continue
-        if not word.startswith("--output="):
-            words.append(os.path.basename(word.rstrip("/")) or word)
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(option + equals + (os.path.basename(value.rstrip("/")) or value))
     return shlex.join(words)
 
 
@@ -35,12 +36,12 @@ def print_json(values: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table; numbers to the right."""
-    table = Table(title=title or None, title_justify="left")
+    """A table; numbers to the right. Cells may come from a file: they are shown as they are, never as markup."""
+    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     Console(soft_wrap=False).print(table)
 
 
@@ -49,9 +50,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def print_inspection(synthetic: SyntheticSet, path: Path, as_json: bool) -> None:
-    """Of `inspect` and `distill`."""
-    values = inspect(synthetic)
+def print_inspection(path: Path, as_json: bool) -> None:
+    """Of `inspect` and `distill`: what is in the file."""
+    values = inspect(path)
     if as_json:
         print_json({"file": str(path), **values})
         return
@@ -82,13 +83,19 @@ def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
         (
             row["student"],
             f"{row['bytes']:,}",
-            f"{100 * row['accuracy']:.1f} +- {100 * row['spread']:.1f} %",
+            _mean_and_spread(row),
             len(row["accuracies"]),
-            f"{row['seconds']:.0f}",
+            "" if row["seconds"] is None else f"{row['seconds']:.0f}",
         )
         for row in rows
     ]
     print_table("", ("student", "bytes", "test accuracy", "seeds", "seconds each"), cells)
+
+
+def _mean_and_spread(row: Row) -> str:
+    if len(row["accuracies"]) == 1:
+        return percent(row["accuracy"])
+    return f"{100 * row['accuracy']:.1f} +- {100 * row['spread']:.1f} %"
 
 
 def print_bundle(bundle: Any, folder: Path, as_json: bool) -> None:
@@ -108,7 +115,7 @@ def print_training(row: Row, as_json: bool) -> None:
         return
     test = "" if row["accuracy"] is None else f", test accuracy {percent(row['accuracy'])}"
     print(f"{row['student']}: {row['steps']} steps in {row['seconds']:.1f} s, loss {row['loss']:.4f}{test}")
-    print(row["weights"])
+    print(printable(row["weights"]))
 
 
 def print_predictions(rows: Sequence[Row], as_json: bool) -> None:
@@ -151,4 +158,4 @@ def print_demo(result: Row, as_json: bool) -> None:
     title = f"digits, student {result['student']}, trained in onnxruntime; {result['seconds']:.0f} s in all"
     print_table(title, ("trained on", "bytes", "ipc", "test accuracy", "seeds"), rows)
     for name, path in result["files"].items():
-        print(f"{name}: {path}")
+        print(printable(f"{name}: {path}"))

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -21,9 +22,9 @@ _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _LAYOUT = "train_images, train_labels, test_images, test_labels and, if you like, classes"
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 # what zipfile, numpy and pillow raise on damaged files
-_DAMAGE = (
+DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, SyntaxError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
 )
 
 
@@ -41,7 +42,7 @@ def read_npz(path: Path) -> Parts:
             arrays = {name: np.asarray(stored[name]) for name in stored.files if name in (*_ARRAYS, "classes")}
     except DataError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path} is damaged or no .npz file ({_reason(error)}); write or copy it again") from error
     for name in ("train_images", "test_images"):
         arrays[name] = _channels_first(f"{path}: {name}", arrays[name])
@@ -139,30 +140,30 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _decode(files: list[Path]) -> np.ndarray:
     """uint8 (N, C, H, W); sizes are read from the files' headers before any pixel is decoded."""
-    first = _open(files[0])[:2]
+    first = open_image(files[0])[:2]
     if not all(MIN_SIDE <= side <= MAX_SIDE for side in first):
         wanted = f"wanted sides of {MIN_SIDE}..{MAX_SIDE}: resize the images"
         raise DataError(f"{files[0]} is {first[0]}x{first[1]} pixels (width x height), {wanted}")
     grey = True
     for file in files:
-        width, height, mode, _ = _open(file)
+        width, height, mode, _ = open_image(file)
         if (width, height) != first:
             sizes = f"{width}x{height} pixels and {files[0]} is {first[0]}x{first[1]}"
             raise DataError(f"{file} is {sizes}, wanted one size: resize the images")
         grey = grey and mode in _GREY
     images = np.empty((len(files), 1 if grey else 3, first[1], first[0]), np.uint8)
     for place, file in zip(images, files, strict=True):
-        pixels = _open(file, "L" if grey else "RGB")[3]
+        pixels = open_image(file, "L" if grey else "RGB")[3]
         place[:] = pixels if grey else pixels.transpose(2, 0, 1)
     return images
 
 
-def _open(file: Path, mode: str = "") -> tuple[int, int, str, Any]:
+def open_image(file: Path, mode: str = "") -> tuple[int, int, str, Any]:
     """Width, height and mode of an image and, if a `mode` is asked for, its pixels in that mode."""
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingExtra("pillow", "reading a folder of images", "decode") from error
+        raise MissingExtra("pillow", "reading images", "decode") from error
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             pixels = None
@@ -171,7 +172,7 @@ def _open(file: Path, mode: str = "") -> tuple[int, int, str, Any]:
                 grey = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)) if deep else image
                 pixels = np.asarray(grey.convert(mode))
             return *image.size, image.mode, pixels
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {file} ({_reason(error)}); replace or remove it") from error
 
 

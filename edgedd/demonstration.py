@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgedd.atomic import refuse_unwritable
 from edgedd.errors import SettingError
 
 BYTES = 4096
@@ -93,4 +94,5 @@ def _folder(folder: Path) -> Path:
         raise SettingError(
             f"cannot make the folder {folder}: {error.strerror}; choose another with --folder"
         ) from error
+    refuse_unwritable(folder / "digits.safetensors")
     return folder

@@ -17,11 +17,16 @@ hostile file or path puts into a message: unprintable characters are escaped and
 LONGEST_MESSAGE = 600
 
 
+def printable(text: str) -> str:
+    """Text from a file or a path as it may be shown on a terminal: unprintable characters are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class EdgeddError(ValueError):
     """Root of all errors that a user's input can cause; its message is one printable line of bounded length."""
 
     def __init__(self, message: str) -> None:
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        text = printable(message)
         if len(text) > LONGEST_MESSAGE:
             text = f"{text[:400]} ... {text[-190:]}"
         super().__init__(text)

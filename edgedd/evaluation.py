@@ -1,5 +1,6 @@
 """How good a synthetic set is: students trained from the file alone by the device runtime, tested on real images."""
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -8,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from edgedd.atomic import refuse_unwritable
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
 from edgedd.students import default_student
 from edgedd.synthetic_set import SyntheticSet
 
 OnSeed = Callable[[str, int, float], None]
+OnStep = Callable[[str, int, int, float | None], None]
 
 
 def evaluate(
@@ -36,13 +39,16 @@ def evaluate(
     data = data if isinstance(data, LabelledImages) else load_data(data)
     if not 1 <= seeds <= 100:
         raise SettingError(f"seeds={seeds}, wanted 1 to 100 trainings")
-    if data.shape != tuple(synthetic.parameterization.shape) or data.num_classes != len(synthetic.classes):
-        ours = f"{synthetic.parameterization.shape} images of {len(synthetic.classes)} classes"
-        raise SettingError(
-            f"the set has {ours}, the data {data.shape} of {data.num_classes}: give the data it came from"
-        )
+    _refuse_other_data(data, synthetic.parameterization.shape, len(synthetic.classes))
     names = students or [default_student(data.shape)]
     return [_row(synthetic, data, name, range(seed, seed + seeds), on_seed) for name in names]
+
+
+def _refuse_other_data(data: LabelledImages, shape: tuple[int, ...], num_classes: int) -> None:
+    if data.shape != tuple(shape) or data.num_classes != num_classes:
+        theirs = f"{'x'.join(map(str, data.shape))} images of {data.num_classes} classes"
+        ours = f"{'x'.join(map(str, shape))} of {num_classes}"
+        raise SettingError(f"the data has {theirs}, the set {ours}: give the data that the set came from")
 
 
 def _row(
@@ -82,10 +88,21 @@ def evaluate_path(
     seeds: int = 3,
     seed: int = 0,
     weights: Path | None = None,
+    on_step: OnStep | None = None,
 ) -> list[dict[str, Any]]:
     """`evaluate` of a set's file; or, of a bundle folder, one row for the trained `weights` on the test images."""
     if not path.is_dir():
-        return evaluate(SyntheticSet.load(path), data, students, seeds=seeds, seed=seed)
+        if weights is not None:
+            raise SettingError(f"--weights is for a bundle, and {path} is not one: leave it out, or give the bundle")
+        trainings = itertools.count(1)
+
+        def on_seed(name: str, seed: int, accuracy: float) -> None:
+            if on_step:
+                on_step("evaluate", next(trainings), seeds * len(students or ("the default",)), None)
+
+        return evaluate(SyntheticSet.load(path), data, students, seeds=seeds, seed=seed, on_seed=on_seed)
+    if students:
+        raise SettingError(f"--students is for a set, and {path} is a bundle with its own student: leave it out")
     if weights is None:
         raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
     from edgedd.device import Student
@@ -93,9 +110,10 @@ def evaluate_path(
     student = Student.load(path)
     student.load_weights(weights)
     loaded = load_data(data)
+    _refuse_other_data(loaded, student.bundle.image_shape, len(student.classes))
     accuracy = student.evaluate(loaded.test_images, loaded.test_labels)
-    row = {"student": student.bundle.student, "accuracy": accuracy, "spread": 0.0, "accuracies": [accuracy]}
-    return [row | {"seeds": [], "seconds": 0.0, "bytes": (path / "set.safetensors").stat().st_size}]
+    row = {"student": student.bundle.student, "accuracy": accuracy, "spread": None, "accuracies": [accuracy]}
+    return [row | {"seeds": [], "seconds": None, "bytes": student.synthetic.nbytes}]
 
 
 def train_bundle(
@@ -105,14 +123,16 @@ def train_bundle(
     seed: int = 0,
     data: str | None = None,
     threads: int | None = None,
-    on_step: Callable[[str, int, int, float | None], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Train a bundle's student by its recipe, save the weights, and test it where `data` is given."""
     from edgedd.device import Student
 
+    refuse_unwritable(output)
     loaded = load_data(data) if data else None
     student = Student.load(bundle, threads=threads)
-
+    if loaded:
+        _refuse_other_data(loaded, student.bundle.image_shape, len(student.classes))
     count, recipe = student.synthetic.count, student.recipe
     epochs = -(-recipe.steps // (count // min(recipe.batch_size, count)))
 

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from edgedd.errors import DataError, MissingExtra
+from edgedd.data_files import DAMAGE, open_image
+from edgedd.errors import DataError
+
+MAX_PIXELS = 50_000_000
 
 
 def predict_files(bundle: Path, paths: Sequence[Path], weights: Path) -> list[dict[str, Any]]:
@@ -53,8 +56,8 @@ def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     channels, height, width = shape
     try:
-        images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        images: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # never more than the file holds
+    except DAMAGE as error:
         raise DataError(f"{path} is no .npy array of numbers, wanted uint8 images") from error
     forms = {(height, width): (1, height, width, 1), (height, width, channels): (1, height, width, channels)}
     if images.shape in forms:
@@ -70,15 +73,12 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_picture(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     channels, height, width = shape
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtra("pillow", "reading picture files", "decode") from error
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("L" if channels == 1 else "RGB")
-            resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(resized, np.uint8).reshape(height, width, channels)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as a picture, wanted PNG, JPEG or the like") from error
+    given = open_image(path)
+    if given[0] * given[1] > MAX_PIXELS:
+        raise DataError(f"{path} has {given[0]}x{given[1]} pixels, wanted at most {MAX_PIXELS}: make it smaller")
+    from PIL import Image
+
+    picture = Image.fromarray(open_image(path, "L" if channels == 1 else "RGB")[3])
+    resized = picture.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized, np.uint8).reshape(height, width, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any
 
 LINE_EVERY_SECONDS = 15.0
-TITLES = {"distil": "distilling", "recipe": "recipe search", "train": "training"}
+TITLES = {"distil": "distilling", "recipe": "recipe search", "train": "training", "evaluate": "evaluating"}
 
 
 class ProgressReport:

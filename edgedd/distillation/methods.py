@@ -98,10 +98,12 @@ def method_named(name: str, settings: dict[str, str] | None = None) -> Method:
 
 
 def _number(key: str, text: str, kind: type) -> Any:
+    """A whole number of at least 1 where the default is one, else a finite number of at least 0."""
+    least, wanted = (1, "a whole number of at least 1") if kind is int else (0, "a finite number of at least 0")
     try:
         value = kind(text)
     except ValueError as error:
-        raise SettingError(f"setting {key}={text!r}, wanted a {kind.__name__}") from error
-    if not np.isfinite(value) or value < 0:
-        raise SettingError(f"setting {key}={text!r}, wanted a finite number of at least 0")
+        raise SettingError(f"setting {key}={text!r}, wanted {wanted}") from error
+    if not np.isfinite(value) or value < least:
+        raise SettingError(f"setting {key}={text!r}, wanted {wanted}")
     return value

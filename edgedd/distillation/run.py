@@ -11,6 +11,7 @@ import numpy as np
 
 import edgedd
 from edgedd import planner
+from edgedd.atomic import refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
 from edgedd.distillation.checkpoint import Checkpoint
@@ -31,6 +32,7 @@ from edgedd.synthetic_set import SyntheticSet
 COMPILE_ABOVE_FLOPS = 4e12
 DEFAULT_IMAGE_PASSES = 1_600_000
 VALIDATION_IMAGES = 5000
+NARROW = 32
 
 
 def distill(
@@ -48,8 +50,11 @@ def distill(
     for name in options:
         if name not in known:
             raise SettingError(f"distill has no option {name!r}, wanted one of {', '.join(known)}")
+    chosen = Options(**options)
+    if chosen.output is not None:
+        refuse_unwritable(chosen.output)
     loaded = data if isinstance(data, LabelledImages) else load_data(data)
-    return Distillation(loaded, Options(**options), on_step).run()
+    return Distillation(loaded, chosen, on_step).run()
 
 
 class Distillation:
@@ -74,7 +79,7 @@ class Distillation:
         self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
         self.compute = Compute.choose(options.device, compiled=self._work() > COMPILE_ABOVE_FLOPS)
         self.real = RealImages.of(self.training, self.compute)
-        narrow = student(default_student(data.shape, min(options.width, 32)), data.shape, data.num_classes)
+        narrow = student(default_student(data.shape, min(options.width, NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
 
     def run(self) -> SyntheticSet:
@@ -159,13 +164,16 @@ class Distillation:
 
     def _work(self) -> float:
         """Rough operations of the whole run: decides whether compiling pays."""
-        if self.options.minutes is not None:
-            return COMPILE_ABOVE_FLOPS * self.options.minutes
-        shape = self.training.shape
-        network = student(default_student(shape, self.options.width), shape, len(self.classes))
-        images = 3 * self.storage.ipc * len(self.classes) + 900
+        shape, classes = self.training.shape, len(self.classes)
+        network, narrow = (
+            student(default_student(shape, width), shape, classes) for width in (self.options.width, NARROW)
+        )
         iterations = self.options.iterations or self._default_iterations()
-        return 2.0 * network.multiply_adds * images * iterations * bool(self.method.lr)
+        images = 3 * self.storage.ipc * classes + 900
+        distilling = network.multiply_adds * images * iterations * bool(self.method.lr)
+        trials = 0 if self.options.recipe else 14
+        side_work = 3 * 128 * narrow.multiply_adds * (1000 + trials * recipe_search.TRIAL_STEPS)
+        return 2.0 * (distilling + side_work)
 
     def _search_seconds(self) -> float:
         return 0.0 if self.options.recipe else 0.2 * 60 * (self.options.minutes or 0)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from edgedd.synthetic_set import SyntheticSet
 
 MAX_COLUMNS = 20
 MAX_ROWS = 40
+NAMES_INCHES, TITLE_INCHES, CELL_INCHES = 1.4, 0.35, 0.62
 
 
 def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int = 12) -> None:
@@ -26,29 +28,26 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int 
         raise MissingExtra("matplotlib", "drawing a preview", "distill") from error
     columns = max(1, min(columns, synthetic.ipc, MAX_COLUMNS))
     rows = min(len(synthetic.classes), MAX_ROWS)
-    figure = Figure(figsize=(1.6 + 0.62 * columns, 0.7 + 0.62 * rows), dpi=100)
+    width, height = NAMES_INCHES + CELL_INCHES * columns, TITLE_INCHES + CELL_INCHES * rows
+    figure = Figure(figsize=(width, height), dpi=100)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for k in range(rows):
-        chosen = np.arange(columns) + k * synthetic.ipc
-        for axis, image in zip(axes[k], pixels(synthetic, chosen), strict=True):
+    figure.subplots_adjust(
+        left=NAMES_INCHES / width, right=0.995, bottom=0.005, top=1 - TITLE_INCHES / height, wspace=0.06, hspace=0.06
+    )
+    for k, row in enumerate(axes):
+        name = {"ha": "right", "va": "center", "fontsize": 8, "parse_math": False, "transform": row[0].transAxes}
+        row[0].text(-0.1, 0.5, synthetic.classes[k], **name)
+        for axis, image in zip(row, pixels(synthetic, np.arange(columns) + k * synthetic.ipc), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_axis_off()
-        left = axes[k][0].get_position()
-        figure.text(
-            1.4 / figure.get_figwidth(),
-            (left.y0 + left.y1) / 2,
-            synthetic.classes[k],
-            ha="right",
-            va="center",
-            fontsize=8,
-        )
     form = synthetic.parameterization
     rank = f", rank {synthetic.rank}" if synthetic.rank else ""
     title = f"{synthetic.nbytes:,} bytes: {synthetic.ipc} images a class, {form.kind}{rank}, {form.bits} bits"
-    figure.suptitle(title, fontsize=9)
-    figure.subplots_adjust(left=1.5 / figure.get_figwidth(), right=0.99, bottom=0.01, wspace=0.06, hspace=0.06)
+    figure.text(0.5, 1 - TITLE_INCHES / height / 2, title, ha="center", va="center", fontsize=9)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
 
 

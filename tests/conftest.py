@@ -1,0 +1,60 @@
+"""A tiny set with its bundle and weights, and the `edgedd` command run within this process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import edgedd
+from edgedd import cli
+
+
+@dataclass(frozen=True)
+class Made:
+    """Files that `edgedd` made of digits; tests only read them."""
+
+    synthetic: Path
+    bundle: Path
+    weights: Path
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left: exit status, stdout, stderr."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    files = Made(folder / "set.safetensors", folder / "bundle", folder / "weights.safetensors")
+    recipe = edgedd.Recipe(steps=3, batch_size=32)
+    edgedd.distill("digits", method="random", bytes=2900, labels="hard", recipe=recipe).save(files.synthetic)
+    edgedd.export(edgedd.SyntheticSet.load(files.synthetic), files.bundle, student="convnet2-w8")
+    student = edgedd.Student.load(files.bundle, threads=1)
+    student.fit(seed=0)
+    student.save(files.weights)
+    return files
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `edgedd ARGUMENTS...`; a status of 1 would be a traceback, which is raised here as it is."""
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/edgedd", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Ran(end.value.code or 0, out, err)
+
+    return run
