@@ -79,6 +79,8 @@ def main() -> None:
         row(synthetic, data, arguments, "frepo", seconds),
     ]
     command = f"python benchmarks/real_images.py {arguments.name} {Path(arguments.data).name} --bytes {arguments.bytes}"
+    if not arguments.minutes:
+        length["iterations"] = synthetic.provenance["iterations"]
     command += "".join(f" --{k} {v:g}" for k, v in length.items() if v is not None)
     result = {
         "data": {"name": arguments.name, "fingerprint": data.fingerprint, "test_images": len(data.test_images)},

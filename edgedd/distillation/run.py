@@ -30,7 +30,7 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 COMPILE_ABOVE_FLOPS = 4e12
-DEFAULT_IMAGE_PASSES = 1_600_000
+DEFAULT_IMAGE_PASSES = 1_250_000
 VALIDATION_IMAGES = 5000
 NARROW = 32
 

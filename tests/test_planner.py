@@ -1,0 +1,121 @@
+"""The file's size is known before anything is distilled, to the byte, and the budget is used up."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_sets import random_set
+
+import edgedd
+from edgedd import planner
+from edgedd.errors import BudgetError, SettingError
+from edgedd.parameterization import PARAMETERIZATIONS, LowRank, Parameterization, Pixels
+from edgedd.quantize import BITS
+
+CLASSES = ("cat", "dog", "été")
+PROVENANCE: dict[str, Any] = {"method": "dm", "seed": 0, "command": "edgedd distill"}
+FORM = LowRank((1, 9, 8), 3, 1, 4)
+
+
+@st.composite
+def forms(draw: st.DrawFn) -> Parameterization:
+    shape = (draw(st.sampled_from([1, 3])), draw(st.integers(8, 20)), draw(st.integers(8, 20)))
+    bits = draw(st.sampled_from(BITS))
+    kind = draw(st.sampled_from(sorted(PARAMETERIZATIONS)))
+    if kind == "pixels":
+        return Pixels(shape, bits)
+    return LowRank(shape, draw(st.integers(1, min(shape[1:]))), draw(st.integers(1, 3)), bits)
+
+
+@settings(max_examples=40, deadline=None)
+@given(form=forms(), num_classes=st.integers(2, 12), ipc=st.integers(2, 6), seed=st.integers(0, 99))
+def test_predicted_bytes_are_the_bytes_on_disk(
+    tmp_path_factory: pytest.TempPathFactory, form: Parameterization, num_classes: int, ipc: int, seed: int
+) -> None:
+    synthetic = random_set(form, num_classes, ipc, seed)
+    path = tmp_path_factory.getbasetemp() / "planned.safetensors"
+    synthetic.save(path)
+    predicted = planner.file_bytes(form, num_classes * ipc, synthetic.classes, synthetic.provenance, synthetic.recipe)
+    assert predicted == path.stat().st_size == len(path.read_bytes())
+
+
+@pytest.mark.parametrize("kind", sorted(PARAMETERIZATIONS))
+@pytest.mark.parametrize("bits", BITS)
+def test_every_kind_and_width_is_predicted(tmp_path: Path, kind: str, bits: int) -> None:
+    form = planner.parameterization_for((3, 9, 11), kind, None, bits)
+    synthetic = random_set(form, 3, 5, seed=1)
+    synthetic.save(tmp_path / "set.st")
+    size = planner.file_bytes(form, 15, synthetic.classes, synthetic.provenance, synthetic.recipe)
+    assert size == (tmp_path / "set.st").stat().st_size
+
+
+@settings(max_examples=15, deadline=None)
+@given(form=forms(), extra=st.integers(0, 6000))
+def test_the_most_images_that_fit(form: Parameterization, extra: int) -> None:
+    budget = planner.file_bytes(form, len(CLASSES), CLASSES, PROVENANCE) + extra
+    plan = planner.storage(form, CLASSES, PROVENANCE, budget_bytes=budget)
+    assert plan.predicted_bytes == planner.file_bytes(form, plan.ipc * 3, CLASSES, PROVENANCE) <= budget
+    assert planner.file_bytes(form, (plan.ipc + 1) * 3, CLASSES, PROVENANCE) > budget
+
+
+def test_images_per_class_instead_of_bytes() -> None:
+    plan = planner.storage(FORM, CLASSES, PROVENANCE, ipc=7)
+    assert (plan.ipc, plan.parameterization) == (7, FORM)
+    assert plan == planner.storage(FORM, CLASSES, PROVENANCE, ipc=7, budget_bytes=plan.predicted_bytes)
+    with pytest.raises(BudgetError, match=rf"ipc 7 takes {plan.predicted_bytes} bytes, more than the budget of 99"):
+        planner.storage(FORM, CLASSES, PROVENANCE, ipc=7, budget_bytes=99)
+
+
+@pytest.mark.parametrize("form", [FORM, LowRank((3, 16, 16), 8, 2, 16), Pixels((1, 8, 8), 8)], ids=str)
+def test_too_small_a_budget_names_what_is_enough(form: Parameterization) -> None:
+    with pytest.raises(BudgetError) as refusal:
+        planner.storage(form, CLASSES, PROVENANCE, budget_bytes=500)
+    found = re.search(r"500 bytes .* as (\w+) at (\d+) bits, which takes (\d+); .* is (\d+): ", str(refusal.value))
+    assert found
+    assert (found[1], int(found[2])) == (form.kind, form.bits)
+    enough, least = int(found[3]), int(found[4])
+    assert planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough).ipc == 1
+    with pytest.raises(BudgetError):
+        planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough - 1)
+    smallest = [LowRank(form.shape, 1, 1, 2), replace(form, bits=2)]
+    sizes = [planner.file_bytes(each, len(CLASSES), CLASSES, PROVENANCE) for each in smallest]
+    assert min(sizes) == least
+
+
+def test_the_smallest_set_that_a_refusal_names_can_be_made() -> None:
+    options: dict[str, Any] = {"method": "random", "labels": "hard", "recipe": edgedd.Recipe(steps=1)}
+    with pytest.raises(BudgetError) as refusal:
+        edgedd.distill("digits", bytes=500, **options)
+    least = int(str(refusal.value).split(" is ")[1].split(":")[0])
+    synthetic = edgedd.distill("digits", bytes=least, rank=1, bits=2, **options)
+    assert synthetic.ipc == 1
+    assert synthetic.nbytes <= least
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "neither bytes nor ipc is given"),
+        ({"ipc": 0}, "ipc=0, wanted 1 to 10000"),
+        ({"ipc": 10_001}, "ipc=10001, wanted 1 to 10000"),
+    ],
+)
+def test_no_size_or_an_impossible_one(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        planner.storage(FORM, CLASSES, PROVENANCE, **arguments)
+
+
+def test_what_is_not_said_is_chosen() -> None:
+    assert planner.parameterization_for((3, 32, 32), None, None, None) == LowRank((3, 32, 32), 8, 1, 4)
+    assert planner.parameterization_for((1, 28, 28), "low_rank", None, None) == LowRank((1, 28, 28), 14, 1, 4)
+    assert planner.parameterization_for((1, 8, 8), None, 5, 2, 3) == LowRank((1, 8, 8), 5, 3, 2)
+    assert planner.parameterization_for((3, 32, 32), "pixels", None, None) == Pixels((3, 32, 32), 8)
+    for rank, subspaces in ((4, None), (None, 2)):
+        with pytest.raises(SettingError, match="pixels take no rank and no subspaces"):
+            planner.parameterization_for((3, 32, 32), "pixels", rank, None, subspaces)
+    with pytest.raises(SettingError, match="'svd', wanted low_rank or pixels"):
+        planner.parameterization_for((3, 32, 32), "svd", None, None)
