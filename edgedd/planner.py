@@ -1,7 +1,7 @@
 """From a byte budget to a parameterization and images per class, with the file's size predicted exactly."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgedd.parameterization import LowRank, Parameterization, Pixels
 from edgedd.recipe import Recipe
 
 MAX_IPC = 10_000
+COMMAND_SLACK = 32
 _ITEM = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
 LONGEST_RECIPE = Recipe(
     student_lr=0.0125,
@@ -66,6 +67,7 @@ def storage(
     *,
     budget_bytes: int | None = None,
     ipc: int | None = None,
+    recipe: Recipe = LONGEST_RECIPE,
 ) -> Storage:
     """The most images per class within `budget_bytes`, or the bytes of `ipc`.
 
@@ -73,7 +75,7 @@ def storage(
     """
 
     def size(images: int) -> int:
-        return file_bytes(parameterization, images * len(classes), classes, provenance)
+        return file_bytes(parameterization, images * len(classes), classes, provenance, recipe)
 
     if ipc is not None:
         if not 1 <= ipc <= MAX_IPC:
@@ -84,21 +86,29 @@ def storage(
         return Storage(parameterization, ipc, predicted)
     if budget_bytes is None:
         raise SettingError("neither bytes nor ipc is given: say how large the set may be")
-    least = _least_bytes(parameterization, classes, provenance)
+    if budget_bytes > set_file.MAX_BYTES:
+        raise BudgetError(f"{budget_bytes} bytes are more than a file may have, wanted at most {set_file.MAX_BYTES}")
     if budget_bytes < size(1):
-        form = f"{parameterization.kind} at {parameterization.bits} bits"
-        raise BudgetError(
-            f"{budget_bytes} bytes hold less than one image a class as {form}, which takes {size(1)}; "
-            f"the smallest that works at any rank and width is {least}: raise the bytes or lower rank or bits"
-        )
-    low, high = 1, MAX_IPC
+        raise _too_small(parameterization, classes, provenance, budget_bytes)
+    low, high = 1, 2
+    while high < MAX_IPC and size(high) <= budget_bytes:
+        low, high = high, min(2 * high, MAX_IPC)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size(middle) <= budget_bytes else (low, middle - 1)
     return Storage(parameterization, low, size(low))
 
 
-def _least_bytes(parameterization: Parameterization, classes: tuple[str, ...], provenance: Mapping[str, Any]) -> int:
+def _too_small(
+    parameterization: Parameterization, classes: tuple[str, ...], provenance: Mapping[str, Any], budget_bytes: int
+) -> BudgetError:
+    """What one image a class takes as asked for, and at least; with room for the command that the file will hold."""
     smallest = LowRank(parameterization.shape, 1, 1, 2)
-    candidates = [smallest, replace(parameterization, bits=2)]
-    return min(file_bytes(p, len(classes), classes, provenance) for p in candidates)
+    asked, least = (
+        file_bytes(form, len(classes), classes, provenance) + COMMAND_SLACK for form in (parameterization, smallest)
+    )
+    return BudgetError(
+        f"{budget_bytes} bytes hold less than one image a class as {parameterization.kind} at "
+        f"{parameterization.bits} bits, which takes {asked}; the smallest that works is {least}, as low_rank at rank 1 "
+        "and 2 bits: raise the bytes or lower rank or bits"
+    )

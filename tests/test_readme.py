@@ -72,10 +72,5 @@ def test_tables_have_their_place(name: str) -> None:
     assert README.index(begin) < README.index(end)
 
 
-def test_every_method_and_board_is_named_and_no_other() -> None:
-    section = README.split("## Methods")[1]
-    assert set(re.findall(r"^`(\w+)`:|(?<= )`(\w+)`:", section, re.MULTILINE)) == {
-        pair for name in METHODS for pair in ((name, ""), ("", name)) if f"`{name}`:" in section
-    } & set(re.findall(r"^`(\w+)`:|(?<= )`(\w+)`:", section, re.MULTILINE))
-    for name in METHODS:
-        assert f"`{name}`:" in section
+def test_the_methods_are_those_that_exist() -> None:
+    assert set(re.findall(r"`(\w+)`: ", README.split("## Methods")[1])) == set(METHODS)

@@ -70,7 +70,12 @@ class Distillation:
             data.shape, options.parameterization, options.rank, options.bits, options.subspaces
         )
         self.storage = planner.storage(
-            wanted, data.classes, self._provenance(999_999), budget_bytes=options.bytes, ipc=options.ipc
+            wanted,
+            data.classes,
+            self._provenance(999_999_999),
+            budget_bytes=options.bytes,
+            ipc=options.ipc,
+            recipe=options.recipe or planner.LONGEST_RECIPE,
         )
         if wanted.kind == "low_rank" and wanted.subspaces > self.storage.ipc * data.num_classes:  # type: ignore[union-attr]
             raise SettingError(f"{options.subspaces} subspaces, more than the images that fit: ask for fewer")

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from edgedd.atomic import write_bytes
+from edgedd.atomic import refuse_unwritable, write_bytes
 from edgedd.errors import MissingExtra
 from edgedd.synthetic_set import SyntheticSet
 
@@ -22,6 +22,7 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int 
         MissingExtra: matplotlib or tensorly is not installed.
         SettingError: the path cannot be written.
     """
+    refuse_unwritable(path)
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
