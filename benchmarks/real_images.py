@@ -74,10 +74,8 @@ def main() -> None:
         length = {"minutes": arguments.minutes, "iterations": arguments.iterations}
         synthetic, seconds = distilled(data, arguments, out, method="frepo", **length)
         baseline, baseline_seconds = distilled(data, arguments, out, method="random", recipe=synthetic.recipe)
-    rows = [
-        row(baseline, data, arguments, "random", baseline_seconds),
-        row(synthetic, data, arguments, "frepo", seconds),
-    ]
+    ours = row(synthetic, data, arguments, "frepo", seconds)
+    rows = [row(baseline, data, arguments, "random", baseline_seconds), ours]
     command = f"python benchmarks/real_images.py {arguments.name} {Path(arguments.data).name} --bytes {arguments.bytes}"
     if not arguments.minutes:
         length["iterations"] = synthetic.provenance["iterations"]

@@ -31,7 +31,7 @@ def export(
             baked into the training graph.
         out: a new folder, an empty one, or an earlier bundle.
         student: the network's name; by default the ConvNet of width 64 that suits the image size.
-        target: name of the board, recorded in the manifest.
+        target: name of a board (see `edgedd.targets`), recorded in the manifest.
         mode: what is trained: "full", "head" (last layer) or "bias" (biases and the norms' scales).
 
     Raises:
