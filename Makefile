@@ -1,4 +1,4 @@
-# make demo   the whole way on scikit-learn's digits, in about a minute once installed
+# make demo   the whole way on scikit-learn's digits
 # make test   everything a change must pass: ruff, mypy, pytest
 # Both work on a fresh clone; a virtual environment is made in .venv when it is needed. pip's own settings apply
 # (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...): for torch without CUDA, for instance.

@@ -1,4 +1,4 @@
-"""`edgedd demo`: the whole way on scikit-learn's digits, offline, in about a minute."""
+"""`edgedd demo`: the whole way on scikit-learn's digits, offline."""
 
 import os
 import time
