@@ -32,7 +32,8 @@ def test_bfloat16_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None
         pytest.skip("this torch does not tell")
     for capabilities, expected in (
         ({"amx_bf16": True}, True),
-        ({"avx512_bf16": True}, True),
+        ({"amx_tile": True}, True),
+        ({"avx512_bf16": True}, False),
         ({"avx512_f": True}, False),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c)

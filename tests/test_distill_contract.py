@@ -15,6 +15,7 @@ from edgedd.parameterization import LowRank, Parameterization, Pixels
 
 SHAPE = (3, 12, 8)
 CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
+HALF = Compute(torch.device("cpu"), bfloat16=True, compiled=False)
 SMALL = {
     "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
     "dm": {"width": "8", "batch_real": "8"},
@@ -30,17 +31,17 @@ FORMS: list[Parameterization] = [
 LEARNING = sorted(set(METHODS) - {"random"})
 
 
-def loop(name: str, form: Parameterization, seed: int = 0, *, from_noise: bool = False) -> Loop:
+def loop(name: str, form: Parameterization, seed: int = 0, *, from_noise: bool = False, compute: Compute = CPU) -> Loop:
     data = tiny_images(count=80, shape=SHAPE, num_classes=2)
-    real = RealImages.of(data, CPU)
+    real = RealImages.of(data, compute)
     generator = np.random.default_rng(seed)
     rows = np.concatenate([real.sample_class(c, 4, generator) for c in range(2)])
     logits = np.log(np.full((8, 2), 0.2) + 0.6 * np.eye(2)[np.repeat([0, 1], 4)])
     images = real.normalised(rows).numpy()
     if from_noise:
         images = generator.normal(size=images.shape).astype(np.float32)
-    synthetic = TrainableSet.start(form, images, logits, CPU.device)
-    return Loop(synthetic, method_named(name, SMALL[name]), real, CPU, generator)
+    synthetic = TrainableSet.start(form, images, logits, compute.device)
+    return Loop(synthetic, method_named(name, SMALL[name]), real, compute, generator)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
@@ -82,6 +83,28 @@ def test_the_loss_falls_on_two_separable_classes(name: str) -> None:
     losses: list[float] = []
     run.run(Length(iterations=100), None, lambda progress: losses.append(progress.loss or 0.0))
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:15])
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_bfloat16_passes_change_the_loss_a_little(name: str) -> None:
+    losses = []
+    for compute in (CPU, HALF):
+        run = loop(name, LowRank(SHAPE, 4, 1, 8), compute=compute)
+        loss, _ = run.method.loss(run.synthetic, run.real, run.state, run.generator)
+        loss.backward()
+        assert all(
+            torch.isfinite(values.grad).all() for values in run.synthetic.factors.values() if values.grad is not None
+        )
+        losses.append(loss.item())
+    assert losses[0] != losses[1]
+    assert np.isclose(losses[0], losses[1], rtol=0.05)
+
+
+def test_a_whole_run_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Compute, "choose", lambda *args, **kwargs: HALF)
+    data = tiny_images(count=80, shape=SHAPE, num_classes=2)
+    made = edgedd.distill(data, method="frepo", ipc=2, iterations=2, width=8, settings=SMALL["frepo"])
+    assert np.isfinite(made.images(slice(None))).all()
 
 
 def test_rounding_in_the_loop_decodes_what_the_file_will_hold() -> None:

@@ -62,7 +62,7 @@ class Compute:
 
 def _multiplies_bfloat16() -> bool:
     supported = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(supported.get("amx_bf16") or supported.get("amx_tile") or supported.get("avx512_bf16"))
+    return bool(supported.get("amx_bf16") or supported.get("amx_tile"))  # avx512_bf16 alone is slower than fp32
 
 
 def _keep_freed_memory() -> None:

@@ -55,9 +55,10 @@ class Trainer:
         return [p.detach() for p in parameters]
 
     def logits(self, parameters: networks.Parameters, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
-        """Normalised images (N, C, H, W) -> logits (N, K)."""
+        """Normalised images (N, C, H, W) -> logits (N, K) in float32, whatever the precision of the passes."""
         with torch.no_grad(), self.compute.autocast():
-            return torch.cat([self._logits(self.network, parameters, part) for part in torch.split(images, batch)])
+            parts = [self._logits(self.network, parameters, part) for part in torch.split(images, batch)]
+        return torch.cat(parts).float()
 
     def accuracy(
         self, parameters: networks.Parameters, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
