@@ -71,6 +71,7 @@ def main() -> None:
     data = edgedd.load_data(arguments.data)
     with tempfile.TemporaryDirectory() as folder:
         out = arguments.keep or Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
         length = {"minutes": arguments.minutes, "iterations": arguments.iterations}
         synthetic, seconds = distilled(data, arguments, out, method="frepo", **length)
         baseline, baseline_seconds = distilled(data, arguments, out, method="random", recipe=synthetic.recipe)
