@@ -1,21 +1,21 @@
-"""Student networks by name: what their parameters are called, how large they are, how they start.
+"""Student networks by name: their layers, what their parameters are called, how large they are, how they start.
 
-`convnet<depth>-w<width>` is the field's ConvNet (Gidaris and Komodakis 2018; Zhao et al. 2021): depth blocks of 3x3
-convolution, instance normalisation (affine, eps 1e-5), ReLU and 2x2 average pooling, then one linear layer. Two
-details: the first convolution pads each side up to a multiple of 2^depth (28 -> 32 at depth 3, as the field does), and
-convolutions carry no bias, because the normalisation behind them takes it out again. The torch version lives in
-edgedd.distillation.networks, the ONNX version in edgedd.exporting.networks; both read the shapes here.
+The families are described in edgedd.layers as data. The torch version of a network is in
+edgedd.distillation.networks, the ONNX version in edgedd.exporting.networks; both walk the layers.
 """
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgedd import layers
 from edgedd.errors import SettingError
+from edgedd.layers import Layer, Shape
 
-Shape = tuple[int, ...]
+WANTED = "convnet<depth>-w<width> (such as convnet3-w64), resnet8, mobilenet-tiny or mlp"
 
 
 @dataclass(frozen=True)
@@ -28,67 +28,67 @@ class ParameterSpec:
 
 
 @dataclass(frozen=True)
-class ConvNet:
-    """depth blocks of `width` channels on images of `shape` (C, H, W), for `num_classes` classes."""
+class Network:
+    """Layers on images of `shape` (C, H, W); the last one is linear and gives the logits of `num_classes` classes."""
 
-    depth: int
-    width: int
+    name: str
     shape: tuple[int, int, int]
     num_classes: int
-
-    @property
-    def padded(self) -> tuple[int, int]:
-        """Sides of the first convolution's output: multiples of 2^depth."""
-        block = 2**self.depth
-        return (-(-self.shape[1] // block) * block, -(-self.shape[2] // block) * block)
-
-    @property
-    def first_padding(self) -> tuple[int, int, int, int]:
-        """Padding of the first convolution: top, left, bottom, right."""
-        extra = [size - side for size, side in zip(self.padded, self.shape[1:], strict=True)]
-        return (1 + extra[0] // 2, 1 + extra[1] // 2, 1 + extra[0] - extra[0] // 2, 1 + extra[1] - extra[1] // 2)
+    layers: tuple[Layer, ...]
 
     @property
     def feature_size(self) -> int:
-        """Length of the flattened last feature map."""
-        return self.width * math.prod(side >> self.depth for side in self.padded)
+        """Length of what the last linear layer gets."""
+        return math.prod(list(self._shapes())[-1][1])
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of one image's forward pass, convolutions and head."""
-        total, channels, (height, width) = 0, self.shape[0], self.padded
-        for i in range(self.depth):
-            total += (height >> i) * (width >> i) * 9 * channels * self.width
-            channels = self.width
-        return total + self.feature_size * self.num_classes
+        """Multiply-adds of one image's forward pass, convolutions and linear layers."""
+        weighted = (row for row in self._shapes() if row[0].kind in ("conv", "linear"))
+        return sum(math.prod(layer.weight(given)) * math.prod(made[1:]) for layer, given, made in weighted)
 
     def parameters(self) -> dict[str, ParameterSpec]:
-        """Parameters in order: block<i>.conv.weight, block<i>.norm.weight, block<i>.norm.bias, head.weight, head.bias.
+        """`<layer>.weight` and `<layer>.bias` in the order of the layers.
 
-        Weights start as torch's defaults do: uniform within 1/sqrt(fan in).
+        Convolutions and linear layers start as torch's defaults do: uniform within 1/sqrt(fan in).
         """
-        specs, channels = {}, self.shape[0]
-        for i in range(self.depth):
-            bound = 1 / math.sqrt(9 * channels)
-            specs[f"block{i}.conv.weight"] = ParameterSpec((self.width, channels, 3, 3), "uniform", bound)
-            specs[f"block{i}.norm.weight"] = ParameterSpec((self.width,), "ones")
-            specs[f"block{i}.norm.bias"] = ParameterSpec((self.width,), "zeros")
-            channels = self.width
-        bound = 1 / math.sqrt(self.feature_size)
-        specs["head.weight"] = ParameterSpec((self.num_classes, self.feature_size), "uniform", bound)
-        specs["head.bias"] = ParameterSpec((self.num_classes,), "uniform", bound)
+        specs = {}
+        for layer, given, _ in self._shapes():
+            if layer.kind in ("conv", "linear"):
+                weight = layer.weight(given)
+                bound = 1 / math.sqrt(math.prod(weight[1:]))
+                of = {"weight": ParameterSpec(weight, "uniform", bound)}
+                of["bias"] = ParameterSpec(weight[:1], "uniform", bound)
+            else:
+                of = {"weight": ParameterSpec(given[:1], "ones"), "bias": ParameterSpec(given[:1], "zeros")}
+            specs.update({f"{layer.name}.{part}": of[part] for part in layer.parameters})
         return specs
 
+    def buffers(self) -> dict[str, ParameterSpec]:
+        """`<layer>.running_mean` and `<layer>.running_var` of batch norms, in the order of the layers."""
+        starts = {"running_mean": "zeros", "running_var": "ones"}
+        return {
+            f"{layer.name}.{part}": ParameterSpec(given[:1], starts[part])
+            for layer, given, _ in self._shapes()
+            for part in layer.buffers
+        }
 
-def student(name: str, shape: tuple[int, int, int], num_classes: int) -> ConvNet:
-    """The network a name stands for. Raises SettingError for an unknown name or images too small for its depth."""
-    match = re.fullmatch(r"convnet(\d)-w(\d{1,4})", name)
-    if not match or not (1 <= int(match[1]) <= 6 and 1 <= int(match[2]) <= 1024):
-        raise SettingError(f"unknown student {name!r}, wanted convnet<depth>-w<width>, such as convnet3-w64")
-    depth, width = int(match[1]), int(match[2])
-    if min(shape[1:]) < 2**depth:
-        raise SettingError(f"student {name} halves images {depth} times, too often for {shape[1]}x{shape[2]} pixels")
-    return ConvNet(depth, width, shape, num_classes)
+    def _shapes(self) -> Iterator[tuple[Layer, Shape, Shape]]:
+        """Each layer with the shapes of its first input and of its output, without the batch."""
+        made: dict[str, Shape] = {}
+        shape: Shape = self.shape
+        for layer in self.layers:
+            given = made[layer.inputs[0]] if layer.inputs else shape
+            shape = made[layer.name] = layer.output(given)
+            yield layer, given, shape
+
+
+def student(name: str, shape: tuple[int, int, int], num_classes: int) -> Network:
+    """The network a name stands for, on images of `shape` (C, H, W).
+
+    Raises SettingError for an unknown name or images too small for its depth.
+    """
+    return Network(name, shape, num_classes, _layers(name, shape, num_classes))
 
 
 def default_student(shape: tuple[int, int, int], width: int = 64) -> str:
@@ -106,3 +106,22 @@ def initial_parameters(specs: dict[str, ParameterSpec], generator: np.random.Gen
         else starts[s.start](s.shape, np.float32)
         for name, s in specs.items()
     }
+
+
+def _layers(name: str, shape: tuple[int, int, int], num_classes: int) -> tuple[Layer, ...]:
+    if name == "resnet8":
+        return layers.resnet8(num_classes)
+    if name == "mobilenet-tiny":
+        return layers.mobilenet_tiny(shape, num_classes)
+    if name == "mlp":
+        return layers.mlp(num_classes)
+    match = re.fullmatch(r"convnet(\d)-w(\d{1,4})", name)
+    if not match or not (1 <= int(match[1]) <= 6 and 1 <= int(match[2]) <= 1024):
+        raise SettingError(f"unknown student {name!r}, wanted {WANTED}")
+    depth, width = int(match[1]), int(match[2])
+    if min(shape[1:]) < 2**depth:
+        raise SettingError(f"student {name} halves images {depth} times, too often for {shape[1]}x{shape[2]} pixels")
+    return layers.convnet(depth, width, shape, num_classes)
+
+
+ConvNet = Network

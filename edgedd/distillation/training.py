@@ -11,7 +11,7 @@ from edgedd.distillation.augment import augment
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.recipe import Recipe
-from edgedd.students import ConvNet
+from edgedd.students import Network
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 OnStep = Callable[[int], None]
@@ -20,7 +20,7 @@ OnStep = Callable[[int], None]
 class Trainer:
     """Compiled training and prediction of one network; the passes are shared by all its trainings."""
 
-    def __init__(self, network: ConvNet, compute: Compute) -> None:
+    def __init__(self, network: Network, compute: Compute) -> None:
         self.network = network
         self.compute = compute
         self._loss = compute.compile(_loss)

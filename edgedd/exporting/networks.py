@@ -1,23 +1,69 @@
-"""Student networks as forward ONNX graphs; shapes and names come from edgedd.students."""
+"""Student networks as forward ONNX graphs: the layers of edgedd.students, a node each."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from edgedd.exporting.builder import GraphBuilder
-from edgedd.students import ConvNet
+from edgedd.exporting.forward import Forward
+from edgedd.layers import Layer
+from edgedd.students import Network
+
+OPERATORS = {
+    "conv": "Conv",
+    "instance_norm": "InstanceNormalization",
+    "batch_norm": "BatchNormalization",
+    "relu": "Relu",
+    "average_pool": "AveragePool",
+    "global_average_pool": "GlobalAveragePool",
+    "add": "Add",
+    "flatten": "Flatten",
+    "linear": "Gemm",
+}
 
 
-def parameter_inputs(builder: GraphBuilder, network: ConvNet) -> dict[str, str]:
+def of_student(network: Network) -> Forward:
+    """The student as the exporter sees it; batch norms are appended in the form that predicts."""
+    return Forward(
+        name=network.name,
+        shape=network.shape,
+        num_classes=network.num_classes,
+        parameters=network.parameters(),
+        buffers=network.buffers(),
+        append=partial(_append, network),
+    )
+
+
+def parameter_inputs(builder: GraphBuilder, network: Network) -> dict[str, str]:
     """Declare every parameter as the graph input `p.<name>` -> {name: input}."""
     return {name: builder.input(f"p.{name}", spec.shape) for name, spec in network.parameters().items()}
 
 
-def forward(builder: GraphBuilder, network: ConvNet, parameters: dict[str, str], images: str) -> str:
-    """Append the network: images (b, C, H, W), normalised -> the name of the logits (b, K)."""
+def forward(builder: GraphBuilder, network: Network, parameters: dict[str, str], images: str) -> str:
+    """Append a network without buffers: images (b, C, H, W), normalised -> the name of the logits (b, K)."""
+    return _append(network, builder, parameters, images)
+
+
+def _append(network: Network, builder: GraphBuilder, values: Mapping[str, str], images: str) -> str:
+    """Append every layer: images (b, C, H, W), normalised -> the name of the logits (b, K)."""
+    made: dict[str, str] = {}
     value = images
-    for i in range(network.depth):
-        pads = network.first_padding if i == 0 else (1, 1, 1, 1)
-        value = builder.node("Conv", value, parameters[f"block{i}.conv.weight"], pads=pads, kernel_shape=[3, 3])
-        scale, bias = parameters[f"block{i}.norm.weight"], parameters[f"block{i}.norm.bias"]
-        value = builder.node("InstanceNormalization", value, scale, bias, epsilon=1e-5)
-        value = builder.node("Relu", value)
-        value = builder.node("AveragePool", value, kernel_shape=[2, 2], strides=[2, 2])
-    value = builder.node("Flatten", value)
-    return builder.node("Gemm", value, parameters["head.weight"], parameters["head.bias"], transB=1, name="logits")
+    for layer in network.layers:
+        inputs = [made[name] for name in layer.inputs] or [value]
+        own = [values[f"{layer.name}.{part}"] for part in (*layer.parameters, *layer.buffers)]
+        name = "logits" if layer is network.layers[-1] else ""
+        value = builder.node(OPERATORS[layer.kind], *inputs, *own, name=name, **_attributes(layer))
+        made[layer.name] = value
+    return value
+
+
+def _attributes(layer: Layer) -> dict[str, Any]:
+    window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
+    attributes: dict[str, dict[str, Any]] = {
+        "conv": window | {"pads": layer.pads, "group": layer.groups},
+        "instance_norm": {"epsilon": 1e-5},
+        "batch_norm": {"epsilon": 1e-5, "momentum": 0.9},
+        "average_pool": window,
+        "linear": {"transB": 1},
+    }
+    return attributes.get(layer.kind, {})
