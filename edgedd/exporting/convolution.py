@@ -1,4 +1,4 @@
-"""The gradient of Conv: any strides, pads, dilations and groups, sizes fixed except for the batch.
+"""Gradients of Conv and ConvTranspose: any strides, pads, dilations and groups, sizes fixed except for the batch.
 
 Letters: n images, g groups, O and C channels of output and input, (k) kernel positions.
 Timings are of onnxruntime on two x86 cores, batch 128, 64 channels, 16x16 pixels.
@@ -29,21 +29,24 @@ class Geometry:
 
     @classmethod
     def of(cls, step: Step) -> "Geometry":
-        """Read it from a Conv node and the shapes around it."""
+        """Read it from a node and the shapes around it; a ConvTranspose is read as the Conv that it turns round."""
         attributes, weight = step.attributes, step.fixed(step.inputs[1])
         rank = len(weight) - 2
+        if "output_shape" in attributes:
+            raise step.refusal("output_shape is set, wanted explicit pads: export the network with pads")
         if attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
             raise step.refusal("auto_pad is set, wanted explicit pads: export the network with pads")
         pads = tuple(attributes.get("pads", (0,) * 2 * rank))
         groups = int(attributes.get("group", 1))
+        data, result = (step.inputs[0], step.output)[:: -1 if step.node.op_type == "ConvTranspose" else 1]
         return cls(
             kernel=weight[2:],
             strides=tuple(attributes.get("strides", (1,) * rank)),
             dilations=tuple(attributes.get("dilations", (1,) * rank)),
             begin=pads[:rank],
             end=pads[rank:],
-            size=step.fixed(step.inputs[0], 2),
-            result=step.fixed(step.output, 2),
+            size=step.fixed(data, 2),
+            result=step.fixed(result, 2),
             groups=groups,
             in_channels=weight[1] * groups,
             out_channels=weight[0],
@@ -67,11 +70,33 @@ def conv(step: Step) -> dict[int, str]:
     if 0 in step.needed:
         gradients[0] = _flipped_conv(step, geometry) if geometry.flips else _transposed_conv(step, geometry)
     if 1 in step.needed:
-        gradients[1] = _depthwise_weight(step, geometry) if _depthwise(geometry) else _weight(step, geometry)
-    if 2 in step.needed:
-        axes = step.builder.integers(0, *range(2, 2 + len(geometry.kernel)))
-        gradients[2] = step.builder.node("ReduceSum", step.gradient, axes, keepdims=0)
-    return gradients
+        gradients[1] = _weight(step, step.inputs[0], step.gradient, geometry)
+    return gradients | _bias(step, geometry)
+
+
+def conv_transpose(step: Step) -> dict[int, str]:
+    """y = W^T * x + bias: the convolution turned round, so its gradients are those of Conv with x and g swapped."""
+    geometry, gradients = Geometry.of(step), {}
+    if 0 in step.needed:
+        gradients[0] = step.builder.node(
+            "Conv",
+            step.gradient,
+            step.inputs[1],
+            strides=geometry.strides,
+            dilations=geometry.dilations,
+            pads=geometry.begin + geometry.end,
+            group=geometry.groups,
+        )
+    if 1 in step.needed:
+        gradients[1] = _weight(step, step.gradient, step.inputs[0], geometry)
+    return gradients | _bias(step, geometry)
+
+
+def _bias(step: Step, geometry: Geometry) -> dict[int, str]:
+    if 2 not in step.needed:
+        return {}
+    axes = step.builder.integers(0, *range(2, 2 + len(geometry.kernel)))
+    return {2: step.builder.node("ReduceSum", step.gradient, axes, keepdims=0)}
 
 
 def _depthwise(geometry: Geometry) -> bool:
@@ -109,9 +134,9 @@ def _transposed_conv(step: Step, geometry: Geometry) -> str:
     )
 
 
-def _patches(step: Step, geometry: Geometry) -> list[str]:
+def _patches(step: Step, padded: str, geometry: Geometry) -> list[str]:
     """For each kernel position the pixels it meets: (n, C, *result)."""
-    b, rank, padded = step.builder, len(geometry.kernel), step.inputs[0]
+    b, rank = step.builder, len(geometry.kernel)
     if any(geometry.begin + geometry.end):
         padded = b.node("Pad", padded, b.integers(0, 0, *geometry.begin, 0, 0, *geometry.end))
     axes, strides = b.integers(*range(2, rank + 2)), b.integers(*geometry.strides)
@@ -124,15 +149,21 @@ def _patches(step: Step, geometry: Geometry) -> list[str]:
     return patches
 
 
-def _weight(step: Step, geometry: Geometry) -> str:
+def _weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
+    """Of the weight of the Conv that takes `data` (n, C, *size) to a result whose gradient is (n, O, *result)."""
+    rule = _depthwise_weight if _depthwise(geometry) else _dense_weight
+    return rule(step, data, gradient, geometry)
+
+
+def _dense_weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
     """One matrix product a kernel position takes 47 ms, a convolution with swapped axes 130.
 
     With few channels (the first layer) the patches are put together and multiplied once: 10 ms against 33.
     """
     b, groups = step.builder, geometry.groups
     out, into, kernel = geometry.out_channels // groups, geometry.in_channels // groups, geometry.kernel
-    gradient = b.node("Reshape", step.gradient, b.integers(0, groups, out, -1))
-    patches = _patches(step, geometry)
+    gradient = b.node("Reshape", gradient, b.integers(0, groups, out, -1))
+    patches = _patches(step, data, geometry)
     rows = [b.node("Reshape", patch, b.integers(0, groups, into, -1)) for patch in patches]
     if into <= FEW_CHANNELS:
         product = _product(step, gradient, b.node("Concat", *rows, axis=2))
@@ -149,10 +180,8 @@ def _product(step: Step, gradient: str, patches: str) -> str:
     return step.builder.node("ReduceSum", product, step.builder.integers(0), keepdims=0)
 
 
-def _depthwise_weight(step: Step, geometry: Geometry) -> str:
+def _depthwise_weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
     b = step.builder
-    axes = b.integers(0, *range(2, 2 + len(geometry.kernel)))
-    sums = [
-        b.node("ReduceSum", b.node("Mul", step.gradient, patch), axes, keepdims=1) for patch in _patches(step, geometry)
-    ]
+    axes, patches = b.integers(0, *range(2, 2 + len(geometry.kernel))), _patches(step, data, geometry)
+    sums = [b.node("ReduceSum", b.node("Mul", gradient, patch), axes, keepdims=1) for patch in patches]
     return b.node("Reshape", b.node("Concat", *sums, axis=2), b.integers(geometry.out_channels, 1, *geometry.kernel))

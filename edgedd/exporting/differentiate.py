@@ -11,6 +11,7 @@ from onnx import helper
 
 from edgedd.errors import ExportError
 from edgedd.exporting.builder import Dimension, GraphBuilder
+from edgedd.exporting.group_normalization import decompose_group_normalization
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,14 @@ class Step:
     Attributes:
         builder: receives the gradient nodes.
         node: the forward node.
-        gradient: name of d(loss)/d(first output).
+        gradients: d(loss)/d(output) by the output's name, of the outputs that the loss depends on.
         shapes: shapes of the forward values; None stands for a dynamic dimension.
         needed: positions of the inputs whose gradient is asked for.
     """
 
     builder: GraphBuilder
     node: onnx.NodeProto
-    gradient: str
+    gradients: Mapping[str, str]
     shapes: Mapping[str, tuple[Dimension, ...]] = field(repr=False)
     needed: frozenset[int]
 
@@ -46,6 +47,14 @@ class Step:
         """Name of the node's first output."""
         return str(self.node.output[0])
 
+    @property
+    def gradient(self) -> str:
+        """Name of d(loss)/d(first output). Raises ExportError when the loss depends on another output."""
+        others = ", ".join(repr(name) for name in self.gradients if name != self.output)
+        if others:
+            raise self.refusal(f"its output {others} is used, wanted only the first one")
+        return self.gradients[self.output]
+
     def shape(self, name: str) -> tuple[Dimension, ...]:
         """Shape of a forward value. Raises ExportError when inference did not find it."""
         if name not in self.shapes:
@@ -60,12 +69,24 @@ class Step:
             raise self.refusal(f"{name!r} has the shape {self.shape(name)}, wanted only the batch to be dynamic")
         return known
 
-    def integers(self, position: int) -> list[int] | None:
-        """The constant integers at an input, or None when it is absent. Raises ExportError when computed."""
+    def side(self, name: str, axis: int) -> int:
+        """Length of one axis of a forward value. Raises ExportError when it is dynamic."""
+        length = self.shape(name)[axis]
+        if length is None:
+            raise self.refusal(f"axis {axis} of {name!r} is dynamic, wanted a fixed length there")
+        return length
+
+    def constant(self, position: int) -> np.ndarray | None:
+        """The constant at an input, or None when it is absent. Raises ExportError when computed."""
         name = self.inputs[position] if position < len(self.inputs) else ""
         if name and name not in self.builder.constants:
             raise self.refusal(f"its input {name!r} is computed, wanted a constant")
-        return np.ravel(self.builder.constants[name]).tolist() if name else None
+        return self.builder.constants[name] if name else None
+
+    def integers(self, position: int) -> list[int] | None:
+        """The constant integers at an input, or None when it is absent. Raises ExportError when computed."""
+        found = self.constant(position)
+        return None if found is None else [int(value) for value in np.ravel(found)]
 
     def refusal(self, reason: str) -> ExportError:
         """An error that names the node."""
@@ -80,6 +101,7 @@ def differentiate(builder: GraphBuilder, loss: str, wanted: Collection[str]) -> 
     """
     from edgedd.exporting.gradients import GRADIENTS
 
+    decompose_group_normalization(builder)
     shapes, forward = builder.shapes(), list(builder.nodes)
     reached = set(wanted)
     for node in forward:
@@ -90,13 +112,14 @@ def differentiate(builder: GraphBuilder, loss: str, wanted: Collection[str]) -> 
         touched = [name for name in node.output if name in parts]
         if not touched or not reached.intersection(node.output):
             continue
-        if node.op_type not in GRADIENTS or node.domain not in ("", "ai.onnx") or touched != [node.output[0]]:
+        if node.op_type not in GRADIENTS or node.domain not in ("", "ai.onnx"):
             known = ", ".join(sorted(GRADIENTS))
             raise ExportError(
                 f"no gradient rule for operator {node.op_type} (node {node.name!r}), wanted one of {known}"
             )
         needed = frozenset(i for i, name in enumerate(node.input) if name in reached)
-        step = Step(builder, node, _total(builder, parts.pop(node.output[0])), shapes, needed)
+        gradients = {name: _total(builder, parts.pop(name)) for name in touched}
+        step = Step(builder, node, gradients, shapes, needed)
         for position, gradient in GRADIENTS[node.op_type](step).items():
             parts.setdefault(node.input[position], []).append(gradient)
     missing = [name for name in wanted if name not in parts]

@@ -1,4 +1,4 @@
-"""Gradients of pooling and of instance normalisation; sizes fixed except for the batch.
+"""Gradients of pooling; sizes fixed except for the batch.
 
 Timings are of onnxruntime on two x86 cores, batch 128, 64 channels, 32x32 pixels.
 """
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from edgedd.exporting.broadcasting import spread
 from edgedd.exporting.differentiate import Step
+from edgedd.exporting.reductions import shared_among_largest
 
 _NEAREST: dict[str, Any] = {
     "mode": "nearest",
@@ -72,9 +74,13 @@ def _counts(
 
 def global_average_pool(step: Step) -> dict[int, str]:
     """Mean over all pixels of a channel."""
-    b = step.builder
-    share = b.scaled(step.gradient, 1 / math.prod(step.fixed(step.inputs[0], 2)))
-    return {0: b.node("Expand", share, b.node("Shape", step.inputs[0]))}
+    share = step.builder.scaled(step.gradient, 1 / math.prod(step.fixed(step.inputs[0], 2)))
+    return {0: spread(step, share, range(2, len(step.shape(step.output))))}
+
+
+def global_max_pool(step: Step) -> dict[int, str]:
+    """Largest pixel of a channel; pixels that are equally large share the gradient."""
+    return {0: shared_among_largest(step, step.output, step.gradient, range(2, len(step.shape(step.output))))}
 
 
 def max_pool(step: Step) -> dict[int, str]:
@@ -84,6 +90,7 @@ def max_pool(step: Step) -> dict[int, str]:
         step.node.output.append(b.fresh("places"))
     if step.attributes.get("storage_order", 0):
         raise step.refusal("storage_order is set, wanted places in row-major order")
+    _check_last_windows(step)
     flat = b.integers(-1)
     zeros = b.node("ConstantOfShape", b.node("Reshape", b.node("Size", step.inputs[0]), flat))
     places, gradients = b.node("Reshape", step.node.output[1], flat), b.node("Reshape", step.gradient, flat)
@@ -91,32 +98,12 @@ def max_pool(step: Step) -> dict[int, str]:
     return {0: b.node("Reshape", spread, b.node("Shape", step.inputs[0]))}
 
 
-def instance_normalization(step: Step) -> dict[int, str]:
-    """y = scale xhat + bias with xhat = (x - mean) / std over the pixels of an image's channel.
-
-    With g = dL/dy and m() the mean over pixels: dL/dx = scale / std (g - m(g) - xhat m(g xhat)). xhat comes back from
-    x by LayerNormalization, one pass; scalars are folded into (n, C, 1) before they meet the large tensors.
-    """
-    b = step.builder
-    pixels = math.prod(step.fixed(step.inputs[0], 2))
-    rows, last = b.integers(0, 0, -1), b.integers(-1)
-    # The bias is optional, but onnxruntime 1.17.1 reads it without looking and crashes.
-    ones, zeros = (b.node("Expand", b.constant(fill), b.integers(pixels)) for fill in (1.0, 0.0))
-    epsilon = step.attributes.get("epsilon", 1e-5)
-    normalise = {"axis": -1, "epsilon": epsilon}
-    x = b.node("Reshape", step.inputs[0], rows)
-    xhat, _, inverse = b.nodes_of("LayerNormalization", (x, ones, zeros), 3, "", normalise)
-    g = b.node("Reshape", step.gradient, rows)
-    mean_g = b.node("ReduceMean", g, last, keepdims=1)
-    mean_gx = b.node("ReduceMean", b.node("Mul", g, xhat), last, keepdims=1)
-    gradients = {}
-    if 0 in step.needed:
-        scale = b.node("Mul", inverse, b.node("Unsqueeze", step.inputs[1], b.integers(1)))
-        projected = b.node("Add", b.node("Mul", xhat, mean_gx), mean_g)
-        inner = b.node("Mul", b.node("Sub", g, projected), scale)
-        gradients[0] = b.node("Reshape", inner, b.node("Shape", step.inputs[0]))
-    for position, mean in ((1, mean_gx), (2, mean_g)):
-        if position in step.needed:
-            summed = b.node("ReduceSum", mean, b.integers(0, 2), keepdims=0)
-            gradients[position] = b.scaled(summed, pixels)
-    return gradients
+def _check_last_windows(step: Step) -> None:
+    """With ceil_mode a window can lie outside the image: runtimes disagree on whether it exists."""
+    attributes, rank = step.attributes, len(step.attributes["kernel_shape"])
+    if not attributes.get("ceil_mode", 0):
+        return
+    strides, pads = attributes.get("strides", [1] * rank), attributes.get("pads", [0] * 2 * rank)
+    size, result = step.fixed(step.inputs[0], 2), step.fixed(step.output, 2)
+    if any((o - 1) * s - first >= n for n, o, s, first in zip(size, result, strides, pads[:rank], strict=True)):
+        raise step.refusal("with ceil_mode its last window lies outside the image, wanted windows that touch it")
