@@ -109,3 +109,11 @@ def test_large_tensors_are_passed_over_few_times() -> None:
     passes = [node for node in b.nodes if large & {*node.input, *node.output} and node.op_type not in ("Size", "Shape")]
     of_the_loss = 4
     assert len(passes) == 5 + 6 + of_the_loss
+
+
+def test_an_input_of_unknown_rank_is_refused() -> None:
+    b = GraphBuilder()
+    x = b.node("Reshape", b.input("x", ("n", 4, 3, 3)), b.input("shape", ("r",), kind=7), name="reshaped")
+    b.node("BatchNormalization", x, *(b.input(name, (4,)) for name in (*PARAMETERS, *BUFFERS)), name="y")
+    with pytest.raises(ExportError, match=r"node 'y' \(BatchNormalization\): the rank of 'reshaped' is unknown"):
+        use_batch_statistics(b)

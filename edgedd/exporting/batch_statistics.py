@@ -28,10 +28,12 @@ def use_batch_statistics(builder: GraphBuilder) -> dict[str, str]:
         if node.op_type != "BatchNormalization":
             builder.nodes.append(node)
             continue
-        if node.input[0] not in shapes:
-            raise ExportError(f"node {node.name!r} (BatchNormalization) takes {node.input[0]!r} of unknown shape")
+        rank = len(shapes.get(node.input[0], ()))
+        if rank < 2:
+            reason = f"the rank of {node.input[0]!r} is unknown, wanted a graph that shape inference can follow"
+            raise ExportError(f"no batch statistics for node {node.output[0]!r} (BatchNormalization): {reason}")
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        batch = _statistics(builder, node.input[0], len(shapes[node.input[0]]))
+        batch = _statistics(builder, node.input[0], rank)
         _normalize(builder, node, batch, attributes.get("epsilon", 1e-5))
         unbiased = builder.node("Mul", batch[1], _correction(builder, node.input[0], batch[1]))
         for running, value in zip(node.input[3:], (batch[0], unbiased), strict=True):

@@ -90,7 +90,7 @@ class Step:
 
     def refusal(self, reason: str) -> ExportError:
         """An error that names the node."""
-        return ExportError(f"cannot differentiate node {self.node.name!r} ({self.node.op_type}): {reason}")
+        return ExportError(f"cannot differentiate node {_name(self.node)!r} ({self.node.op_type}): {reason}")
 
 
 def differentiate(builder: GraphBuilder, loss: str, wanted: Collection[str]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def differentiate(builder: GraphBuilder, loss: str, wanted: Collection[str]) -> 
         if node.op_type not in GRADIENTS or node.domain not in ("", "ai.onnx"):
             known = ", ".join(sorted(GRADIENTS))
             raise ExportError(
-                f"no gradient rule for operator {node.op_type} (node {node.name!r}), wanted one of {known}"
+                f"no gradient rule for operator {node.op_type} (node {_name(node)!r}), wanted one of {known}"
             )
         needed = frozenset(i for i, name in enumerate(node.input) if name in reached)
         gradients = {name: _total(builder, parts.pop(name)) for name in touched}
@@ -126,6 +126,11 @@ def differentiate(builder: GraphBuilder, loss: str, wanted: Collection[str]) -> 
     if missing:
         raise ExportError(f"the loss does not depend on {', '.join(missing)}: leave it out of what is trained")
     return {name: _total(builder, parts[name]) for name in wanted}
+
+
+def _name(node: onnx.NodeProto) -> str:
+    """A node's name is optional; its first output's is not."""
+    return str(node.name or node.output[0])
 
 
 def _total(builder: GraphBuilder, gradients: list[str]) -> str:
