@@ -1,7 +1,9 @@
-"""A bundle: the folder that goes to a device. Four files, sizes and checksums of three of them in the fourth.
+"""A bundle: the folder that goes to a device. Its manifest holds sizes and checksums of the other files.
 
-set.safetensors    the synthetic set            predict.onnx     images -> logits
-train_step.onnx    one optimizer step           manifest.json    what it is and what belongs to it
+set.safetensors    the synthetic set            predict.onnx           images -> logits
+train_step.onnx    one optimizer step           manifest.json          what it is and what belongs to it
+weights.safetensors   where training starts (only when the network came with weights or was trained)
+predict.int8.onnx     images -> logits with those weights, quantised (only with them)
 """
 
 import hashlib
@@ -19,7 +21,9 @@ from edgedd.errors import BundleError, SettingError
 VERSION = 1
 MANIFEST = "manifest.json"
 SET, TRAIN_STEP, PREDICT = "set.safetensors", "train_step.onnx", "predict.onnx"
-CONTENTS = (SET, TRAIN_STEP, PREDICT)
+WEIGHTS, PREDICT_INT8 = "weights.safetensors", "predict.int8.onnx"
+NEEDED, OPTIONAL = (SET, TRAIN_STEP, PREDICT), (WEIGHTS, PREDICT_INT8)
+CONTENTS = (*NEEDED, *OPTIONAL)
 MAX_MANIFEST = 2**20
 _KEYS = {"version", "edgedd", "student", "image_shape", "classes", "mode", "target", "files"}
 
@@ -36,7 +40,7 @@ class Bundle:
         classes: K names.
         mode: what the training graph trains: full, head or bias.
         target: name of the board it was made for, or None.
-        files: name -> {"bytes": size, "sha256": hexadecimal} of the three files beside the manifest.
+        files: name -> {"bytes": size, "sha256": hexadecimal} of the files beside the manifest.
     """
 
     path: Path
@@ -58,10 +62,16 @@ class Bundle:
         return bundle
 
     def file(self, name: str) -> Path:
-        """Path of one of the bundle's files: SET, TRAIN_STEP or PREDICT."""
-        if name not in CONTENTS:
-            raise BundleError(f"{name!r} is no file of a bundle, wanted one of {', '.join(CONTENTS)}")
+        """Path of one of the bundle's files, such as SET or PREDICT. Raises BundleError when it has no such file."""
+        if name not in self.files:
+            raise BundleError(
+                f"{self.path} has no {name}, wanted one of {', '.join(self.files)}: export it again with it"
+            )
         return self.path / name
+
+    def holds(self, name: str) -> bool:
+        """Whether the bundle has the file WEIGHTS or PREDICT_INT8, which not every bundle has."""
+        return name in self.files
 
     @property
     def nbytes(self) -> int:
@@ -72,12 +82,13 @@ class Bundle:
 def write_bundle(path: str | os.PathLike[str], contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> Bundle:
     """Put a bundle at `path` whole or not at all; an earlier bundle there is replaced.
 
-    `contents` holds the bytes of the three files, `facts` the fields edgedd, student, image_shape, classes, mode and
-    target. Raises SettingError when something else than a bundle is at `path`, or it cannot be written.
+    `contents` holds the bytes of all NEEDED files and perhaps of OPTIONAL ones, `facts` the fields edgedd, student,
+    image_shape, classes, mode and target. Raises SettingError when something else than a bundle is at `path`, or it
+    cannot be written.
     """
     folder = Path(path)
-    _refuse_other(folder)
-    files = {n: {"bytes": len(contents[n]), "sha256": hashlib.sha256(contents[n]).hexdigest()} for n in CONTENTS}
+    refuse_other_folder(folder)
+    files = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()}
     manifest = json.dumps({"version": VERSION, **facts, "files": files}, indent=1, ensure_ascii=False).encode()
     try:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -94,8 +105,8 @@ def write_bundle(path: str | os.PathLike[str], contents: Mapping[str, bytes], fa
     return Bundle.load(folder)
 
 
-def _refuse_other(folder: Path) -> None:
-    """Nothing, an empty folder and a bundle (damaged or not) may be replaced; whatever else stays."""
+def refuse_other_folder(folder: Path) -> None:
+    """Raises SettingError unless there is nothing, an empty folder or a bundle (damaged or not), to be replaced."""
     if not os.path.lexists(folder):
         return
     names = set(os.listdir(folder)) if folder.is_dir() and not folder.is_symlink() else None
@@ -158,7 +169,8 @@ def _checked_fields(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         wrong.append("classes")
     if target is not None and not isinstance(target, str):
         wrong.append("target")
-    if not isinstance(files, dict) or set(files) != set(CONTENTS) or not all(map(_is_entry, files.values())):
+    whole = isinstance(files, dict) and set(NEEDED) <= set(files) <= set(CONTENTS)
+    if not whole or not all(map(_is_entry, files.values())):
         wrong.append("files")
     if wrong:
         raise BundleError(f"{path} has an impossible value of {', '.join(wrong)}: copy the bundle again")

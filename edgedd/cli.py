@@ -142,19 +142,25 @@ def evaluate(
 def export(
     path: SetFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle folder to write")],
-    student: Annotated[str | None, typer.Option(help="convnet<depth>-w<width>")] = None,
+    student: Annotated[str | None, typer.Option(help="convnet<depth>-w<width>, resnet8, mobilenet-tiny, mlp")] = None,
+    model: Annotated[Path | None, typer.Option(help="your own network (.onnx with its weights), instead")] = None,
     target: Annotated[str | None, typer.Option(help="a board: see `edgedd targets`")] = None,
-    mode: Annotated[str, typer.Option(help="what is trained: full, head or bias")] = "full",
+    mode: Annotated[str, typer.Option(help="what is trained: full, head, bias or last-<k>")] = "full",
+    weights: Annotated[Path | None, typer.Option(help="where training starts: weights of `edgedd train`")] = None,
+    quantize: Annotated[bool, typer.Option("--quantize", help="also an int8 graph for prediction")] = False,
+    data: Annotated[str | None, typer.Option("--data", help="with --quantize: test images to compare on")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a set and a student network into a folder that trains on a device."""
+    """Turn a set and a network into a folder that trains on a device."""
     from edgedd.cli_output import print_bundle
-    from edgedd.exporting import export as run
+    from edgedd.evaluation import export_and_compare
     from edgedd.synthetic_set import SyntheticSet
     from edgedd.target import load_target
 
     board = load_target(target).name if target else None
-    print_bundle(run(SyntheticSet.load(path), output, student=student, target=board, mode=mode), output, as_json)
+    wanted = {"student": student, "model": model, "mode": mode, "weights": weights, "target": board}
+    result = export_and_compare(SyntheticSet.load(path), output, quantize=quantize, data=data, **wanted)
+    print_bundle(*result, output, as_json)
 
 
 @app.command()
@@ -164,6 +170,8 @@ def train(
     seed: Seed = 0,
     data: Annotated[str | None, typer.Option("--data", help="test images to report accuracy on")] = None,
     threads: Annotated[int | None, typer.Option(help="processor threads", min=1)] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="images computed at once", min=1)] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="less memory, slower")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the bundle's student from its synthetic set, by its recipe, with onnxruntime."""
@@ -172,7 +180,8 @@ def train(
     from edgedd.progress import ProgressReport
 
     with ProgressReport() as progress:
-        row = train_bundle(bundle, output, seed=seed, data=data, threads=threads, on_step=progress.report)
+        how = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
+        row = train_bundle(bundle, output, seed=seed, data=data, on_step=progress.report, **how)
     print_training(row, as_json)
 
 
@@ -180,14 +189,15 @@ def train(
 def predict(
     bundle: BundleFolder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, or .npy of uint8 images")],
-    weights: Annotated[Path, typer.Option(help="weights that `edgedd train` wrote")],
+    weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="by the bundle's quantised graph and weights")] = False,
     as_json: Json = False,
 ) -> None:
-    """Classify pictures with trained weights."""
+    """Classify pictures with trained weights, or with those that the bundle brings."""
     from edgedd.cli_output import print_predictions
     from edgedd.prediction import predict_files
 
-    print_predictions(predict_files(bundle, images, weights), as_json)
+    print_predictions(predict_files(bundle, images, weights, int8=int8), as_json)
 
 
 @app.command()

@@ -98,14 +98,18 @@ def _mean_and_spread(row: Row) -> str:
     return f"{100 * row['accuracy']:.1f} +- {100 * row['spread']:.1f} %"
 
 
-def print_bundle(bundle: Any, folder: Path, as_json: bool) -> None:
-    """Of `export`."""
+def print_bundle(bundle: Any, accuracies: Mapping[str, float] | None, folder: Path, as_json: bool) -> None:
+    """Of `export`; accuracies by number format, where they were compared."""
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     if as_json:
-        print_json({"bundle": str(folder), "student": bundle.student, "mode": bundle.mode, "files": files})
+        compared = {"accuracies": dict(accuracies)} if accuracies else {}
+        facts = {"bundle": str(folder), "student": bundle.student, "mode": bundle.mode, "files": files}
+        print_json(facts | compared)
         return
     rows = [(name, f"{size:,}") for name, size in files.items()]
     print_table(f"{folder}: student {bundle.student}, trains {bundle.mode}", ("file", "bytes"), rows)
+    for form, accuracy in (accuracies or {}).items():
+        print(f"test accuracy in {form}: {100 * accuracy:.2f} %")
 
 
 def print_training(row: Row, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgedd.atomic import refuse_unwritable
+from edgedd.bundle import WEIGHTS, Bundle
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
 from edgedd.students import default_student
@@ -103,17 +104,37 @@ def evaluate_path(
         return evaluate(SyntheticSet.load(path), data, students, seeds=seeds, seed=seed, on_seed=on_seed)
     if students:
         raise SettingError(f"--students is for a set, and {path} is a bundle with its own student: leave it out")
-    if weights is None:
-        raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
     from edgedd.device import Student
 
     student = Student.load(path)
-    student.load_weights(weights)
+    if weights is not None:
+        student.load_weights(weights)
+    elif not student.bundle.holds(WEIGHTS):
+        raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
     loaded = load_data(data)
     _refuse_other_data(loaded, student.bundle.image_shape, len(student.classes))
     accuracy = student.evaluate(loaded.test_images, loaded.test_labels)
     row = {"student": student.bundle.student, "accuracy": accuracy, "spread": None, "accuracies": [accuracy]}
     return [row | {"seeds": [], "seconds": None, "bytes": student.synthetic.nbytes}]
+
+
+def export_and_compare(
+    synthetic: SyntheticSet, out: Path, *, quantize: bool, data: str | None, **wanted: Any
+) -> tuple[Bundle, dict[str, float] | None]:
+    """`edgedd.export`; with `quantize` and `data` also the accuracy in float32 and in int8 on the test images."""
+    from edgedd.device import Student
+    from edgedd.exporting import export
+
+    if data is not None and not quantize:
+        raise SettingError("--data is for the comparison of --quantize: leave it out, or quantize")
+    loaded = load_data(data) if data else None
+    if loaded:
+        _refuse_other_data(loaded, synthetic.parameterization.shape, len(synthetic.classes))
+    bundle = export(synthetic, out, quantize=quantize, **wanted)
+    if loaded is None:
+        return bundle, None
+    student, test = Student.load(out), (loaded.test_images, loaded.test_labels)
+    return bundle, {"float32": student.evaluate(*test), "int8": student.evaluate(*test, int8=True)}
 
 
 def train_bundle(
@@ -122,15 +143,18 @@ def train_bundle(
     *,
     seed: int = 0,
     data: str | None = None,
-    threads: int | None = None,
     on_step: OnStep | None = None,
+    **runtime: Any,
 ) -> dict[str, Any]:
-    """Train a bundle's student by its recipe, save the weights, and test it where `data` is given."""
+    """Train a bundle's student by its recipe, save the weights, and test it where `data` is given.
+
+    `runtime` is how `Student.load` runs it: threads, micro_batch, low_memory.
+    """
     from edgedd.device import Student
 
     refuse_unwritable(output)
     loaded = load_data(data) if data else None
-    student = Student.load(bundle, threads=threads)
+    student = Student.load(bundle, **runtime)
     if loaded:
         _refuse_other_data(loaded, student.bundle.image_shape, len(student.classes))
     count, recipe = student.synthetic.count, student.recipe

@@ -6,29 +6,37 @@ from typing import Any
 
 import numpy as np
 
+from edgedd.bundle import WEIGHTS
 from edgedd.data_files import DAMAGE, open_image
-from edgedd.errors import DataError
+from edgedd.errors import DataError, SettingError
 
 MAX_PIXELS = 50_000_000
 
 
-def predict_files(bundle: Path, paths: Sequence[Path], weights: Path) -> list[dict[str, Any]]:
+def predict_files(
+    bundle: Path, paths: Sequence[Path], weights: Path | None = None, *, int8: bool = False
+) -> list[dict[str, Any]]:
     """One row a picture: file, class, probability, and the probability of every class.
 
     Pictures are resized to the set's image size; a `.npy` file holds uint8 (H, W), (H, W, C) or a batch of them.
+    Without `weights` the bundle's own are taken, as they are for `int8`.
 
     Raises:
+        SettingError: neither weights nor a bundle that brings some, or int8 with other weights.
         DataError: a file that is missing or no picture.
         MissingExtra: Pillow is needed to read it and is not installed.
     """
     from edgedd.device import Student
 
     student = Student.load(bundle)
-    student.load_weights(weights)
+    if weights is not None:
+        student.load_weights(weights)
+    elif not student.bundle.holds(WEIGHTS):
+        raise SettingError(f"{bundle} brings no weights: give those that `edgedd train` wrote with --weights")
     rows = []
     for path in paths:
         images = _read(path, tuple(student.bundle.image_shape))
-        scores = student.predict(images).astype(np.float64)
+        scores = student.predict(images, int8=int8).astype(np.float64)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         for number, share in enumerate(shares):

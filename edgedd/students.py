@@ -122,6 +122,3 @@ def _layers(name: str, shape: tuple[int, int, int], num_classes: int) -> tuple[L
     if min(shape[1:]) < 2**depth:
         raise SettingError(f"student {name} halves images {depth} times, too often for {shape[1]}x{shape[2]} pixels")
     return layers.convnet(depth, width, shape, num_classes)
-
-
-ConvNet = Network

@@ -1,4 +1,4 @@
-"""Parameters of a student in a .safetensors file; hostile until checked."""
+"""Parameters and buffers of a network in a .safetensors file; hostile until checked."""
 
 import os
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from edgedd.students import ParameterSpec
 HEADER_ROOM = 2**20
 
 
-def save(path: str | os.PathLike[str], parameters: Mapping[str, np.ndarray]) -> None:
+def save_weights(path: str | os.PathLike[str], parameters: Mapping[str, np.ndarray]) -> None:
     """Write the parameters whole or not at all. Raises SettingError when the folder cannot be written to."""
     write_bytes(path, safetensors.numpy.save({name: parameters[name] for name in sorted(parameters)}))
 
 
-def load(path: str | os.PathLike[str], specs: Mapping[str, ParameterSpec]) -> dict[str, np.ndarray]:
+def load_weights(path: str | os.PathLike[str], specs: Mapping[str, ParameterSpec]) -> dict[str, np.ndarray]:
     """Read parameters of exactly the names and shapes of `specs`, float32 and finite. Raises FormatError."""
     path = Path(path)
     most = HEADER_ROOM + 4 * sum(int(np.prod(spec.shape)) for spec in specs.values())

@@ -185,7 +185,7 @@ def test_a_second_output_that_is_used_is_refused() -> None:
     outputs = b.nodes_of("LayerNormalization", (b.input("x", (3, 4)), b.input("s", (4,))), 2, "norm", {})
     sums = [b.node("ReduceSum", name, keepdims=0) for name in outputs]
     b.node("Add", *sums, name="loss")
-    with pytest.raises(ExportError, match=r"'norm' \(LayerNormalization\): its output 'LayerNormalization_1' is used"):
+    with pytest.raises(ExportError, match=r"'norm' \(LayerNormalization\): its output '.+' is used"):
         differentiate(b, "loss", ["x"])
 
 

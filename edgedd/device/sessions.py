@@ -2,14 +2,16 @@
 
 import ctypes
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedd.bundle import PREDICT, TRAIN_STEP, Bundle
+from edgedd.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
 from edgedd.errors import BundleError, SettingError
 from edgedd.students import ParameterSpec
 
@@ -22,14 +24,25 @@ LARGE_BYTES = 512 * 1024
 
 @dataclass(frozen=True)
 class Runtime:
-    """How graphs are run: CPU threads (None: one a core), and whether memory goes back as soon as it is used."""
+    """How graphs are run.
+
+    Attributes:
+        threads: CPU threads; None: one a core.
+        low_memory: whether memory goes back as soon as it is used.
+        micro_batch: images computed at once in a training step; None: as many as suit the cache.
+    """
 
     threads: int | None = None
     low_memory: bool = False
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and (type(self.threads) is not int or not 1 <= self.threads <= 1024):
-            raise SettingError(f"threads={self.threads!r}, wanted a whole number in [1, 1024], or None for one a core")
+        for name, most in (("threads", 1024), ("micro_batch", 65_536)):
+            number = getattr(self, name)
+            if number is not None and (type(number) is not int or not 1 <= number <= most):
+                raise SettingError(
+                    f"{name}={number!r}, wanted a whole number in [1, {most}], or None to have it chosen"
+                )
 
 
 @dataclass(frozen=True)
@@ -38,30 +51,55 @@ class Facts:
 
     Attributes:
         parameters: shape and start of each parameter, in order.
-        trained: names of the parameters that a step changes.
-        augments: names of the augmentation inputs: affine, cutout, colour.
-        activation_bytes: predicted peak of activations per image of a batch; holds with low_memory, while the
+        buffers: the same of running statistics.
+        carried: inputs that a step gives back changed, with their shapes: p.*, b.* and the optimizer's state.
+        asked: names of all inputs.
+        activation_bytes: predicted peak of activations per image of a micro-batch; holds with low_memory, while the
             default arena takes up to about twice as much.
+        batch_statistics: whether the batch is normalised by its own mean and variance.
     """
 
     parameters: Mapping[str, ParameterSpec]
-    trained: tuple[str, ...]
-    augments: tuple[str, ...]
+    buffers: Mapping[str, ParameterSpec]
+    carried: Mapping[str, tuple[int, ...]]
+    asked: frozenset[str]
     activation_bytes: int
+    batch_statistics: bool
 
 
 class Sessions:
-    """Opens the graphs of a bundle. Raises BundleError when onnxruntime cannot load one."""
+    """Opens the graphs of a bundle. Raises BundleError when onnxruntime cannot load one.
+
+    A graph runs on one thread; `workers` threads run it at once, each on its own images. That is up to half as long
+    as onnxruntime's own threads, which meet after every node. Only where the statistics of a whole batch are needed
+    does one call get all threads.
+    """
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
         self._bundle, self._runtime = bundle, runtime
+        self.threads = 1 if runtime.low_memory else runtime.threads or _cores()
         if runtime.low_memory:
             _map_large_blocks()
+
+    @property
+    def workers(self) -> int:
+        """How many parts of a batch are computed at once."""
+        together = self.facts.batch_statistics and self._runtime.micro_batch is None
+        return 1 if together else self.threads
+
+    def each(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        """`function` of each part, on a thread of its own."""
+        return [function(parts[0])] if len(parts) == 1 else list(self._pool.map(function, parts))
+
+    def step(self, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+        """Values of `outputs` of the training graph, as onnxruntime values; nothing else is computed."""
+        results: list[Any] = self.train.run_with_ort_values(outputs, feeds, self._only_what_is_asked)
+        return results
 
     @cached_property
     def train(self) -> "onnxruntime.InferenceSession":
         """One optimizer step."""
-        return self._open(TRAIN_STEP)
+        return self._described if self.workers == self.threads else self._open(TRAIN_STEP, self.threads)
 
     @cached_property
     def predict(self) -> "onnxruntime.InferenceSession":
@@ -69,24 +107,47 @@ class Sessions:
         return self._open(PREDICT)
 
     @cached_property
+    def int8(self) -> "onnxruntime.InferenceSession":
+        """The quantised graph: images -> logits."""
+        return self._open(PREDICT_INT8)
+
+    @cached_property
+    def _described(self) -> "onnxruntime.InferenceSession":
+        return self._open(TRAIN_STEP)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="edgedd")
+
+    @cached_property
+    def _only_what_is_asked(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        return options
+
+    @cached_property
     def facts(self) -> Facts:
         """Read from the training graph's metadata."""
-        stored = self.train.get_modelmeta().custom_metadata_map.get("edgedd", "")
+        stored = self._described.get_modelmeta().custom_metadata_map.get("edgedd", "")
         try:
             values = json.loads(stored)
-            specs = {n: ParameterSpec(**{**s, "shape": tuple(s["shape"])}) for n, s in values["parameters"].items()}
-            trained, peak = tuple(values["trained"]), int(values["activation_bytes"])
+            parameters, buffers = _specs(values["parameters"]), _specs(values["buffers"])
+            peak, batch_statistics = int(values["activation_bytes"]), bool(values["batch_statistics"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             path = self._bundle.file(TRAIN_STEP)
             raise BundleError(f"{path} does not describe its parameters ({error}): export the bundle again") from error
-        augments = (i.name.removeprefix("augment.") for i in self.train.get_inputs() if i.name.startswith("augment."))
-        return Facts(specs, trained, tuple(augments), peak)
+        shapes = {i.name: i.shape for i in self._described.get_inputs()}
+        outputs = [o.name.removeprefix("next.") for o in self._described.get_outputs() if o.name.startswith("next.")]
+        carried = {name: tuple(shapes[name]) for name in outputs}
+        return Facts(parameters, buffers, carried, frozenset(shapes), peak, batch_statistics)
 
-    def _open(self, name: str) -> "onnxruntime.InferenceSession":
+    def _open(self, name: str, threads: int = 1) -> "onnxruntime.InferenceSession":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._runtime.threads or 0
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Layouts rewritten for constant weights (the last level) only cost time here, where weights are inputs.
@@ -101,6 +162,15 @@ class Sessions:
             raise BundleError(
                 f"onnxruntime {version} cannot load {path} ({reason}): export the bundle again"
             ) from error
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _specs(values: Mapping[str, Mapping[str, Any]]) -> dict[str, ParameterSpec]:
+    return {name: ParameterSpec(**{**spec, "shape": tuple(spec["shape"])}) for name, spec in values.items()}
 
 
 def _map_large_blocks() -> None:

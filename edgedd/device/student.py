@@ -11,19 +11,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgedd.augmentation import Draw, draw
-from edgedd.bundle import SET, Bundle
-from edgedd.device import weights
+from edgedd.bundle import SET, WEIGHTS, Bundle
 from edgedd.device.images import checked_batch, checked_labels, checked_rows, normalised
 from edgedd.device.sessions import Runtime, Sessions
-from edgedd.device.trainer import Trainer
-from edgedd.errors import BundleError
+from edgedd.device.trainer import Batch, Trainer
+from edgedd.errors import BundleError, SettingError
 from edgedd.recipe import Recipe
 from edgedd.students import initial_parameters
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.weights import load_weights, save_weights
 
-MICRO_BATCH = 64
+PREDICT_BATCH = 64
+CACHE_BYTES = 16_000_000
 NO_ROWS = np.zeros(0, np.int64)
 OnEpoch = Callable[[int, float], object]
+OnStep = Callable[[int, int, float], object]
 
 
 @dataclass(frozen=True)
@@ -46,61 +48,91 @@ class Student:
     def __init__(self, bundle: Bundle, synthetic: SyntheticSet, runtime: Runtime, seed: int) -> None:
         self.bundle, self.synthetic = bundle, synthetic
         self.recipe, self.classes = synthetic.recipe, synthetic.classes
-        self._shape = synthetic.parameterization.shape
+        self._shape, self._runtime = synthetic.parameterization.shape, runtime
         self._sessions = Sessions(bundle, runtime)
-        self._specs = dict(self._sessions.facts.parameters)
+        facts = self._sessions.facts
+        self._specs = {**facts.parameters, **facts.buffers}
+        self._given = load_weights(bundle.file(WEIGHTS), self._specs) if bundle.holds(WEIGHTS) else {}
         self._trainer = Trainer(self._sessions, synthetic, self._fresh(np.random.default_rng(seed)))
+        self._changed = not self._given
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, threads: int | None = None, seed: int = 0, low_memory: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        seed: int = 0,
+        low_memory: bool = False,
+        micro_batch: int | None = None,
     ) -> "Student":
-        """Open a bundle with fresh parameters drawn from `seed`.
+        """Open a bundle, with the weights that it brings or with fresh ones drawn from `seed`.
 
         `threads` is the number of CPU threads, by default one a core; one thread gives the same bits each time.
-        `low_memory` hands each tensor's memory back to the system at once: activations take half the memory and steps
-        about twice the time. Raises BundleError or FormatError for a bundle that is incomplete or altered,
-        SettingError for impossible options.
+        `micro_batch` is how many images of a batch are computed at once: memory grows with it, the result is the same
+        but for batch normalisation, whose statistics are of micro-batches; by default what keeps activations in the
+        processor's cache, or the whole batch for batch normalisation. `low_memory` goes image by image unless
+        `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. Raises BundleError or
+        FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
         """
         bundle = Bundle.load(path)
         synthetic = SyntheticSet.load(bundle.file(SET))
         if (synthetic.parameterization.shape, synthetic.classes) != (bundle.image_shape, bundle.classes):
             raise BundleError(f"{bundle.path}: the manifest and the set differ in shape or classes: export it again")
-        return cls(bundle, synthetic, Runtime(threads, low_memory), seed)
+        return cls(bundle, synthetic, Runtime(threads, low_memory, micro_batch), seed)
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of the parameters: name -> float32 array."""
-        return self._trainer.parameters()
+        """Copies of the parameters, and of running statistics: name -> float32 array."""
+        return self._trainer.weights()
 
     @property
     def activation_bytes(self) -> int:
-        """Predicted peak of activations per image of a training batch; the default arena takes up to twice as much."""
+        """Predicted peak of activations per image of a micro-batch; the default arena takes up to twice as much."""
         return self._sessions.facts.activation_bytes
 
-    def fit(
-        self, seed: int = 0, on_epoch: OnEpoch | None = None, steps: int | None = None, *, fresh: bool = True
-    ) -> TrainResult:
-        """Train on the bundle's set by its recipe, from fresh parameters drawn from `seed`.
+    def micro_batch(self, batch: int) -> int:
+        """How many images of a batch of `batch` are computed at once."""
+        facts, runtime = self._sessions.facts, self._runtime
+        if runtime.micro_batch is not None:
+            return min(runtime.micro_batch, max(batch, 1))
+        if facts.batch_statistics:
+            return max(batch, 1)
+        return 1 if runtime.low_memory else max(1, min(batch, CACHE_BYTES // max(facts.activation_bytes, 1)))
 
-        `on_epoch(epoch, mean loss)` is called after each pass over the set, epochs counted from 1. `steps` replaces the
-        recipe's number, and the schedule shortens with it. `fresh=False` goes on from the present
+    def fit(
+        self,
+        seed: int = 0,
+        on_epoch: OnEpoch | None = None,
+        steps: int | None = None,
+        *,
+        fresh: bool = True,
+        on_step: OnStep | None = None,
+    ) -> TrainResult:
+        """Train on the bundle's set by its recipe, from the bundle's weights or fresh ones drawn from `seed`.
+
+        `on_epoch(epoch, mean loss)` is called after each pass over the set, epochs counted from 1, and
+        `on_step(step, steps, loss)` after each step; when one of them returns False, training ends there. `steps`
+        replaces the recipe's number, and the schedule shortens with it. `fresh=False` goes on from the present
         parameters. Raises EdgeddError when the loss stops being finite; the last good parameters are kept.
         """
         recipe = self.recipe if steps is None else replace(self.recipe, steps=steps)
         generator = np.random.default_rng(seed)
         start = self._fresh(generator) if fresh else self.parameters
         self._trainer.reset(start)
-        began, losses, epoch_losses, epoch = time.perf_counter(), list[float](), list[float](), 0
+        began, losses, epoch, epoch_start, goes_on = time.perf_counter(), list[float](), 0, 0, True
         for step, (rows, ends_epoch) in zip(range(recipe.steps), self._batches(recipe, generator), strict=False):
             drawn = draw(recipe.augmentation, len(rows), *self._shape[1:], generator)
-            epoch_losses.append(self._trainer.step(rows, *self._nothing(), recipe.learning_rate(step), drawn))
+            losses.append(self._step(self._stored(rows), recipe.learning_rate(step), drawn))
+            if on_step:
+                goes_on = on_step(step + 1, recipe.steps, losses[-1]) is not False
             if ends_epoch or step + 1 == recipe.steps:
                 epoch += 1
-                losses.extend(epoch_losses)
                 if on_epoch:
-                    on_epoch(epoch, float(np.mean(epoch_losses)))
-                epoch_losses = []
+                    goes_on = on_epoch(epoch, float(np.mean(losses[epoch_start:]))) is not False and goes_on
+                epoch_start = len(losses)
+            if not goes_on:
+                break
         self._trainer.check_finite()
         return TrainResult(len(losses), time.perf_counter() - began, np.array(losses, np.float32))
 
@@ -113,43 +145,57 @@ class Student:
         """
         checked_batch(images, soft_labels, self._shape, len(self.classes))
         rows = checked_rows(rows, self.synthetic.count)
-        return self._trainer.step(rows, images, soft_labels.astype(np.float32), lr, _unchanged(len(rows) + len(images)))
+        batch = Batch(rows, images, soft_labels.astype(np.float32))
+        return self._step(batch, lr, _unchanged(batch.size))
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (b, C, H, W), (b, H, W, C) or, of one channel, (b, H, W) -> float32 (b, C, H, W) for `step`."""
         tensors = self.synthetic.tensors
         return normalised(np.asarray(images), self._shape, tensors["mean"], tensors["std"])
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits (b, K), float32. uint8 images are normalised here, float32 (b, C, H, W) are taken as they are."""
+    def predict(self, images: np.ndarray, *, int8: bool = False) -> np.ndarray:
+        """Logits (b, K), float32. uint8 images are normalised here, float32 (b, C, H, W) are taken as they are.
+
+        `int8` takes the bundle's quantised graph, which holds the weights that the bundle brings. Raises BundleError
+        when there is none, SettingError when the parameters have changed since.
+        """
+        if int8 and self._changed:
+            raise SettingError(
+                "the int8 graph has the bundle's weights, these were trained since: predict without int8"
+            )
         images = np.asarray(images)
         logits = [np.zeros((0, len(self.classes)), np.float32)]
-        for first in range(0, max(len(images), 1), MICRO_BATCH):
-            batch = self.normalise(images[first : first + MICRO_BATCH])
+        for first in range(0, max(len(images), 1), PREDICT_BATCH):
+            batch = self.normalise(images[first : first + PREDICT_BATCH])
             if len(batch):
-                logits.append(self._trainer.predict(batch))
+                logits.append(self._trainer.predict(batch, int8=int8))
         return np.concatenate(logits)
 
-    def evaluate(self, images: np.ndarray, labels: np.ndarray) -> float:
+    def evaluate(self, images: np.ndarray, labels: np.ndarray, *, int8: bool = False) -> float:
         """Fraction of images, as in `predict`, whose largest logit is that of their label (b,)."""
         labels = checked_labels(labels, len(images), len(self.classes))
-        return float(np.mean(self.predict(images).argmax(axis=1) == labels))
+        return float(np.mean(self.predict(images, int8=int8).argmax(axis=1) == labels))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters to a .safetensors file, whole or not at all."""
         self._trainer.check_finite()
-        weights.save(path, self.parameters)
+        save_weights(path, self.parameters)
 
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take over the parameters that `save` wrote. Raises FormatError when they are of another student."""
-        self._trainer.reset(weights.load(path, self._specs))
+        self._changed = True
+        self._trainer.reset(load_weights(path, self._specs))
+
+    def _step(self, batch: Batch, lr: float, drawn: Draw) -> float:
+        self._changed = True
+        return self._trainer.step(batch, lr, drawn, self.micro_batch(batch.size))
 
     def _fresh(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        return initial_parameters(self._specs, generator)
+        return self._given or initial_parameters(self._specs, generator)
 
-    def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
-        """No images from outside and no labels."""
-        return np.zeros((0, *self._shape), np.float32), np.zeros((0, len(self.classes)), np.float32)
+    def _stored(self, rows: np.ndarray) -> Batch:
+        """Rows of the set, and nothing from outside."""
+        return Batch(rows, np.zeros((0, *self._shape), np.float32), np.zeros((0, len(self.classes)), np.float32))
 
     def _batches(self, recipe: Recipe, generator: np.random.Generator) -> Iterator[tuple[np.ndarray, bool]]:
         """Rows of each step and whether they end an epoch; what does not fill a batch waits for another epoch."""

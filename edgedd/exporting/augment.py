@@ -11,15 +11,17 @@ Shape = tuple[int, int, int]
 def augment(builder: GraphBuilder, augmentation: Augmentation, shape: Shape, images: str) -> str:
     """Append the families that are switched on: images (b, C, H, W) -> the name of the same, changed.
 
-    Declares the inputs `augment.colour` (b, 3), `augment.affine` (b, 2, 3) and `augment.cutout` (b, 4), each only when
-    its family is on.
+    Declares the inputs `augment.colour` (b, 3), `augment.affine` (b, 2, 3) and `augment.cutout` (b, 4), behind the
+    builder's prefix, each only when its family is on.
     """
+    start = f"{builder.prefix}augment."
     if augmentation.colour:
-        images = _colour(builder, shape[0], images, builder.input("augment.colour", ("b", 3)))
+        images = _colour(builder, shape[0], images, builder.input(f"{start}colour", ("b", 3)))
     if augmentation.moves:
-        images = _affine(builder, shape, images, builder.input("augment.affine", ("b", 2, 3)))
+        warp = _affine if augmentation.rotate else _separable
+        images = warp(builder, shape, images, builder.input(f"{start}affine", ("b", 2, 3)))
     if augmentation.cutout:
-        images = _cutout(builder, shape, images, builder.input("augment.cutout", ("b", 4)))
+        images = _cutout(builder, shape, images, builder.input(f"{start}cutout", ("b", 4)))
     return images
 
 
@@ -61,6 +63,29 @@ def _affine(b: GraphBuilder, shape: Shape, images: str, affine: str) -> str:
     grid = b.node("MatMul", flat, b.node("Transpose", affine, perm=[0, 2, 1]))
     grid = b.node("Reshape", grid, b.integers(0, height, width, 2))
     return b.node("GridSample", images, grid, mode="bilinear", padding_mode="zeros", align_corners=0)
+
+
+def _separable(b: GraphBuilder, shape: Shape, images: str, affine: str) -> str:
+    """The same without rotation: bilinear weights of rows and of columns, as two matrix products."""
+    flat = b.node("Reshape", affine, b.integers(0, 6, 1, 1))
+    (_, height, width) = shape
+    stretch_x, shift_x, stretch_y, shift_y = (_column(b, flat, i) for i in (0, 2, 4, 5))
+    across = _weights(b, width, (stretch_x, shift_x), 3)
+    down = _weights(b, height, (stretch_y, shift_y), 2)
+    return b.node("MatMul", b.node("MatMul", down, images), across)
+
+
+def _weights(b: GraphBuilder, side: int, line: tuple[str, str], axis: int) -> str:
+    """(b, 1, side, side): 1 - |u - j|, not below 0, of output positions u along `axis` and input pixels j.
+
+    `line` is what positions are stretched and shifted by.
+    """
+    centres = _centres(side)
+    along = {2: centres[:, None], 3: centres[None, :]}
+    positions = b.node("Add", b.node("Mul", line[0], b.constant(along[axis])), line[1])
+    scaled = b.node("Mul", positions, b.constant(side / 2))
+    distance = b.node("Abs", b.node("Sub", scaled, b.constant(along[5 - axis] * side / 2)))
+    return b.node("Relu", b.node("Sub", b.constant(1.0), distance))
 
 
 def _cutout(b: GraphBuilder, shape: Shape, images: str, cutout: str) -> str:

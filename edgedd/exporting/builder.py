@@ -14,36 +14,45 @@ FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 class GraphBuilder:
-    """Collects nodes of the default domain in topological order; values are known by their names."""
+    """Collects nodes of the default domain in topological order; values are known by their names.
 
-    def __init__(self) -> None:
+    `prefix` begins every fresh name, so that the body of a loop cannot take a name of the graph around it.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
         self._inputs: dict[str, onnx.ValueInfoProto] = {}
         self._stored: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._fresh: dict[str, int] = {}
+        self._count = 0
 
     @property
     def inputs(self) -> list[str]:
         """Names of the graph inputs, in order."""
         return list(self._inputs)
 
-    def fresh(self, hint: str) -> str:
-        """A name that is not taken yet."""
-        self._fresh[hint] = self._fresh.get(hint, -1) + 1
-        return f"{hint}_{self._fresh[hint]}"
+    def fresh(self) -> str:
+        """A name that is not taken yet: short, since names are half of a graph's bytes."""
+        self._count += 1
+        return f"{self.prefix}{self._count:x}"
 
     def input(self, name: str, shape: Sequence[int | str], kind: int = FLOAT) -> str:
         """Declare a graph input; strings in `shape` are dynamic dimensions."""
         self._inputs[name] = helper.make_tensor_value_info(name, kind, list(shape))
         return name
 
+    def input_shape(self, name: str) -> tuple[int | str, ...]:
+        """Shape of a graph input; strings are dynamic dimensions."""
+        sides = self._inputs[name].type.tensor_type.shape.dim
+        return tuple(side.dim_value if side.HasField("dim_value") else side.dim_param for side in sides)
+
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
         """An initializer; equal ones are stored once."""
         array = np.asarray(values, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._stored:
-            self._stored[key] = self.fresh("constant")
+            self._stored[key] = self.fresh()
             self.constants[self._stored[key]] = array
         return self._stored[key]
 
@@ -59,9 +68,9 @@ class GraphBuilder:
         self, operator: str, inputs: Sequence[str], count: int, name: str, attributes: Mapping[str, Any]
     ) -> list[str]:
         """Append a node with `count` outputs; the first is called `name` when that is given."""
-        outputs = [self.fresh(operator) for _ in range(count)]
+        outputs = [self.fresh() for _ in range(count)]
         outputs[0] = name or outputs[0]
-        self.nodes.append(helper.make_node(operator, list(inputs), outputs, name=outputs[0], **attributes))
+        self.nodes.append(helper.make_node(operator, list(inputs), outputs, **attributes))
         return outputs
 
     def scaled(self, value: str, factor: float) -> str:

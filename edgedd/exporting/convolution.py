@@ -134,12 +134,13 @@ def _transposed_conv(step: Step, geometry: Geometry) -> str:
     )
 
 
-def _patches(step: Step, padded: str, geometry: Geometry) -> list[str]:
-    """For each kernel position the pixels it meets: (n, C, *result)."""
+def _patches(step: Step, padded: str, geometry: Geometry, first: int = 2) -> list[str]:
+    """For each kernel position the pixels it meets: (n, C, *result), or with `first` 1 (n, *result, C)."""
     b, rank = step.builder, len(geometry.kernel)
     if any(geometry.begin + geometry.end):
-        padded = b.node("Pad", padded, b.integers(0, 0, *geometry.begin, 0, 0, *geometry.end))
-    axes, strides = b.integers(*range(2, rank + 2)), b.integers(*geometry.strides)
+        before, behind = [0] * first, [0] * (2 - first)
+        padded = b.node("Pad", padded, b.integers(*before, *geometry.begin, *behind, *before, *geometry.end, *behind))
+    axes, strides = b.integers(*range(first, rank + first)), b.integers(*geometry.strides)
     patches = []
     for position in itertools.product(*map(range, geometry.kernel)):
         start = [p * d for p, d in zip(position, geometry.dilations, strict=True)]
@@ -151,14 +152,34 @@ def _patches(step: Step, padded: str, geometry: Geometry) -> list[str]:
 
 def _weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
     """Of the weight of the Conv that takes `data` (n, C, *size) to a result whose gradient is (n, O, *result)."""
-    rule = _depthwise_weight if _depthwise(geometry) else _dense_weight
-    return rule(step, data, gradient, geometry)
+    if _depthwise(geometry):
+        return _depthwise_weight(step, data, gradient, geometry)
+    if geometry.groups == 1 and geometry.in_channels > FEW_CHANNELS:
+        return _channels_last_weight(step, data, gradient, geometry)
+    return _grouped_weight(step, data, gradient, geometry)
 
 
-def _dense_weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
-    """One matrix product a kernel position takes 47 ms, a convolution with swapped axes 130.
+def _channels_last_weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
+    """One product a kernel position, over all images and pixels: with the channels last, patches are whole rows.
 
-    With few channels (the first layer) the patches are put together and multiplied once: 10 ms against 33.
+    Takes 1.5 ms where products of each image, summed, take 2.1 (64 channels, 16x16 pixels, 8 images).
+    """
+    b, rank = step.builder, len(geometry.kernel)
+    last = b.node("Transpose", data, perm=[0, *range(2, rank + 2), 1])
+    turned = b.node("Transpose", gradient, perm=[1, 0, *range(2, rank + 2)])
+    gradient = b.node("Reshape", turned, b.integers(geometry.out_channels, -1))
+    patches = _patches(step, last, geometry, 1)
+    rows = [b.node("Reshape", patch, b.integers(-1, geometry.in_channels)) for patch in patches]
+    products = b.node("Concat", *(b.node("MatMul", gradient, row) for row in rows), axis=0)
+    parted = b.node("Reshape", products, b.integers(-1, geometry.out_channels, geometry.in_channels))
+    weight = b.node("Transpose", parted, perm=[1, 2, 0])
+    return b.node("Reshape", weight, b.integers(geometry.out_channels, geometry.in_channels, *geometry.kernel))
+
+
+def _grouped_weight(step: Step, data: str, gradient: str, geometry: Geometry) -> str:
+    """One matrix product an image, a group and a kernel position, summed over images.
+
+    With few channels (the first layer) the patches are put together and multiplied once.
     """
     b, groups = step.builder, geometry.groups
     out, into, kernel = geometry.out_channels // groups, geometry.in_channels // groups, geometry.kernel

@@ -1,17 +1,27 @@
 """Synthetic set + student -> a bundle that trains on stock onnxruntime."""
 
 import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
+import safetensors.numpy
 
 import edgedd
-from edgedd.bundle import PREDICT, SET, TRAIN_STEP, Bundle, write_bundle
+from edgedd.bundle import PREDICT, PREDICT_INT8, SET, TRAIN_STEP, WEIGHTS, Bundle, refuse_other_folder, write_bundle
 from edgedd.errors import ExportError, SettingError
+from edgedd.exporting.forward import Forward
+from edgedd.exporting.networks import of_student
+from edgedd.exporting.own_model import own_model
 from edgedd.exporting.training_graph import prediction_graph, training_graph
 from edgedd.parameterization import MAX_SIDE
-from edgedd.students import ConvNet, default_student
+from edgedd.students import default_student
 from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.weights import load_weights
 
 MAX_GRAPH_BYTES = 150_000
 
@@ -21,49 +31,81 @@ def export(
     out: str | os.PathLike[str],
     *,
     student: str | None = None,
+    model: Any = None,
     target: str | None = None,
     mode: str = "full",
+    weights: str | os.PathLike[str] | None = None,
+    quantize: bool = False,
 ) -> Bundle:
     """Write the bundle folder `out`, whole or not at all; an earlier bundle there is replaced.
 
     Args:
-        synthetic: the set that travels in the bundle; its recipe's momentum, weight decay and augmentation are
-            baked into the training graph.
+        synthetic: the set that travels in the bundle; its recipe's optimizer, momentum, weight decay and augmentation
+            are baked into the training graph.
         out: a new folder, an empty one, or an earlier bundle.
         student: the network's name; by default the ConvNet of width 64 that suits the image size.
+        model: instead of a student, an own network with its weights: a path of an .onnx file, an onnx.ModelProto or a
+            torch.nn.Module (see `own_model`).
         target: name of a board (see `edgedd.targets`), recorded in the manifest.
-        mode: what is trained: "full", "head" (last layer) or "bias" (biases and the norms' scales).
+        mode: what is trained: "full", "head" (last layer), "bias" (biases and norms) or "last-<k>" (last k layers).
+        weights: a file that training wrote, for the same network: where training on the device starts.
+        quantize: also write an int8 graph for prediction, of `weights`, of the model's own, or else of weights trained
+            here on the set; calibrated on the set alone. The bundle then starts from these weights.
 
     Raises:
-        ExportError: the student does not fit the set's images.
+        ExportError: the network does not fit the set's images, or has an operator that cannot be differentiated.
         SettingError: an unknown mode or student, or `out` is something else than a bundle.
+        FormatError: weights of another network.
     """
-    shape = synthetic.parameterization.shape
-    name = student or default_student(shape)
-    network = _network(name, shape, len(synthetic.classes))
+    if student is not None and model is not None:
+        raise SettingError("both a student and a model are given, wanted one of them: leave the student out")
+    refuse_other_folder(Path(out))
+    shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
+    network = _student(student, shape, classes) if model is None else own_model(model, shape, classes)
+    start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
     graphs = {
-        TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode, student=name),
+        TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode),
         PREDICT: prediction_graph(network),
     }
     contents = {SET: synthetic.to_bytes()} | {file: _serialize(file, model) for file, model in graphs.items()}
     facts = {
         "edgedd": edgedd.__version__,
-        "student": name,
+        "student": network.name,
         "image_shape": list(shape),
         "classes": list(synthetic.classes),
         "mode": mode,
         "target": target,
     }
+    if quantize and not start:
+        start = _trained_here(contents, facts)
+    if start:
+        contents[WEIGHTS] = safetensors.numpy.save({name: start[name] for name in sorted(start)})
+    if quantize:
+        from edgedd.exporting.int8 import int8_prediction
+
+        contents[PREDICT_INT8] = int8_prediction(graphs[PREDICT], start, synthetic.images(slice(None)))
     return write_bundle(out, contents, facts)
 
 
-def _network(name: str, shape: tuple[int, int, int], num_classes: int) -> ConvNet:
+def _student(name: str | None, shape: tuple[int, int, int], num_classes: int) -> Forward:
     """The student for images of `shape`; SettingError for an unknown name, ExportError when the images do not fit."""
+    name = name or default_student(shape)
     student_named(name, (shape[0], MAX_SIDE, MAX_SIDE), num_classes)
     try:
-        return student_named(name, shape, num_classes)
+        return of_student(student_named(name, shape, num_classes))
     except SettingError as error:
         raise ExportError(f"{error}: choose a lower depth, such as {default_student(shape)}") from error
+
+
+def _trained_here(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Weights of a student trained on the set by the device's own runtime."""
+    from edgedd.device import Student
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_bundle(Path(folder) / "bundle", contents, facts)
+        student = Student.load(Path(folder) / "bundle")
+        student.fit()
+        return student.parameters
 
 
 def _serialize(file: str, model: onnx.ModelProto) -> bytes:

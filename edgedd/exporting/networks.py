@@ -34,16 +34,6 @@ def of_student(network: Network) -> Forward:
     )
 
 
-def parameter_inputs(builder: GraphBuilder, network: Network) -> dict[str, str]:
-    """Declare every parameter as the graph input `p.<name>` -> {name: input}."""
-    return {name: builder.input(f"p.{name}", spec.shape) for name, spec in network.parameters().items()}
-
-
-def forward(builder: GraphBuilder, network: Network, parameters: dict[str, str], images: str) -> str:
-    """Append a network without buffers: images (b, C, H, W), normalised -> the name of the logits (b, K)."""
-    return _append(network, builder, parameters, images)
-
-
 def _append(network: Network, builder: GraphBuilder, values: Mapping[str, str], images: str) -> str:
     """Append every layer: images (b, C, H, W), normalised -> the name of the logits (b, K)."""
     made: dict[str, str] = {}
