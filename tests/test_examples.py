@@ -28,6 +28,14 @@ def test_train_on_device(tmp_path: Path) -> None:
     assert (tmp_path / "weights.safetensors").stat().st_size > 1000
 
 
+def test_bring_your_own_model(tmp_path: Path) -> None:
+    lines = run("bring_your_own_model.py", str(tmp_path / "own")).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["full", "last-2"]
+    for line in lines:
+        before, after = (float(words.split()[-1]) for words in line.split(" %")[:2])
+        assert after > before + 20
+
+
 def test_every_example_is_tested() -> None:
     text = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):

@@ -152,7 +152,8 @@ class Sessions:
         options.log_severity_level = 3
         # Layouts rewritten for constant weights (the last level) only cost time here, where weights are inputs.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = not self._runtime.low_memory
+        options.enable_cpu_mem_arena = not self._runtime.low_memory
+        options.enable_mem_pattern = False  # one block planned ahead is larger than what the arena ends up with
         path = self._bundle.file(name)
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -22,7 +22,7 @@ from edgedd.synthetic_set import SyntheticSet
 from edgedd.weights import load_weights, save_weights
 
 PREDICT_BATCH = 64
-CACHE_BYTES = 16_000_000
+CACHE_BYTES = 8_000_000
 NO_ROWS = np.zeros(0, np.int64)
 OnEpoch = Callable[[int, float], object]
 OnStep = Callable[[int, int, float], object]

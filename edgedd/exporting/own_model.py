@@ -13,7 +13,9 @@ from onnx import TensorProto, numpy_helper
 
 from edgedd.errors import ExportError, MissingExtra
 from edgedd.exporting.builder import OPSET, GraphBuilder
+from edgedd.exporting.folding import fold_constants, settle_reshapes, without_unused
 from edgedd.exporting.forward import Forward
+from edgedd.exporting.group_normalization import decompose_group_normalization
 from edgedd.students import ParameterSpec
 
 Shape = tuple[int, int, int]
@@ -41,6 +43,7 @@ def own_model(source: Any, shape: Shape, num_classes: int) -> Forward:
         name, model = type(source).__name__, _traced(source, shape)
     model = _standard(name, model)
     image = _check_interface(name, model, shape)
+    settle_reshapes(model, image, shape)
     return _forward(name, model.graph, image, shape, num_classes)
 
 
@@ -122,17 +125,15 @@ def _check_interface(name: str, model: onnx.ModelProto, shape: Shape) -> str:
 
 
 def _forward(name: str, graph: onnx.GraphProto, image: str, shape: Shape, num_classes: int) -> Forward:
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "Constant":
-            stored[node.output[0]] = _constant(node)
-        else:
-            nodes.append(node)
+    initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes, stored, constants = fold_constants(list(graph.node), initializers)
+    output = str(graph.output[0].name)
+    nodes = without_unused(nodes, output)
     weights, buffers = (_used_as(nodes, stored, places) for places in (WEIGHTS, BUFFERS))
     weights = {n: a for n, a in weights.items() if n not in buffers}
-    constants = {n: a for n, a in stored.items() if n not in weights and n not in buffers}
-    output = str(graph.output[0].name)
+    constants |= {n: a for n, a in stored.items() if n not in weights and n not in buffers}
+    needed = {name for node in nodes for name in node.input}
+    constants = {n: a for n, a in constants.items() if n in needed}
 
     def append(b: GraphBuilder, values: Mapping[str, str], images: str) -> str:
         names: dict[str, str] = {"": "", image: images, **values}
@@ -144,6 +145,7 @@ def _forward(name: str, graph: onnx.GraphProto, image: str, shape: Shape, num_cl
             copy.input[:], copy.output[:] = [names[n] for n in node.input], [names[n] for n in node.output]
             copy.name = f"{b.prefix}net.{node.name or node.output[0]}"
             b.nodes.append(copy)
+        decompose_group_normalization(b)
         _check_logits(name, b.shapes().get(names[output]), num_classes)
         return names[output]
 
@@ -153,19 +155,11 @@ def _forward(name: str, graph: onnx.GraphProto, image: str, shape: Shape, num_cl
     return Forward(name, shape, num_classes, specs[0], specs[1], append, {**weights, **buffers})
 
 
-def _constant(node: onnx.NodeProto) -> np.ndarray:
-    attribute = node.attribute[0]
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, onnx.TensorProto):
-        return np.asarray(numpy_helper.to_array(value))
-    return np.asarray(value, np.float32 if attribute.name.startswith("value_float") else np.int64)
-
-
 def _used_as(
     nodes: list[onnx.NodeProto], stored: Mapping[str, np.ndarray], places: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Float initializers of more than one number that stand at one of the places, directly or reshaped."""
-    stands_for = {n: n for n, a in stored.items() if a.dtype == np.float32 and a.size > 1}
+    """Of `stored`, what stands at one of the places, directly or reshaped."""
+    stands_for = {name: name for name in stored}
     found = {}
     for node in nodes:
         if node.op_type in PASSES_ON and node.input[0] in stands_for:
