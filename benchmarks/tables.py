@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from device_tables import epoch, memory, speed
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -53,7 +55,7 @@ def demo() -> str:
     return "\n".join([*lines, "", note])
 
 
-TABLES = {"accuracy": accuracy, "demo": demo}
+TABLES = {"accuracy": accuracy, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 
 
 def main() -> int:

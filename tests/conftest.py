@@ -5,10 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from device_bundle import CLASSES, RECIPE, SHAPE, blobs
 
 import edgedd
 from edgedd import cli
+from edgedd.exporting import export
+from edgedd.parameterization import LowRank
+from edgedd.synthetic_set import SyntheticSet
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,27 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Ran(end.value.code or 0, out, err)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> SyntheticSet:
+    images, labels = blobs(5, seed=1)
+    mean, std = np.float32([0.5]), np.float32([0.25])
+    parameterization = LowRank(SHAPE, 6, 1, 8)
+    return SyntheticSet.from_factors(
+        parameterization,
+        factors=parameterization.encode((images[:, None] / np.float32(255) - mean[0]) / std[0]),
+        labels=np.eye(3)[labels] * 0.9 + 0.1 / 3,
+        mean=mean,
+        std=std,
+        recipe=RECIPE,
+        classes=CLASSES,
+        provenance={"seed": 1},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic: SyntheticSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(synthetic, path, student="convnet2-w8", target="some-board")
+    return path

@@ -242,3 +242,27 @@ def test_an_impossible_bundle_folder(refused: Refused, here: Path, output: str) 
 @pytest.mark.parametrize("folder", [SET, f"{SET}/demo", "/proc/demo"])
 def test_an_impossible_folder_for_the_demo(refused: Refused, folder: str) -> None:
     assert f"cannot make the folder {folder}" in refused("demo", "--folder", folder)
+
+
+EXPORTS = (
+    (("--mode", "all"), "unknown mode 'all', wanted one of full, head, bias, last-<k>"),
+    (("--mode", "last-9", "--student", "mlp"), "asks for 9 layers, the network has 3"),
+    (("--student", "mlp", "--model", "net.onnx"), "both a student and a model are given"),
+    (("--model", "net.onnx"), "cannot read net.onnx"),
+    (("--model", SET), "is no ONNX model"),
+    (("--student", "mlp", "--weights", WEIGHTS), "these weights are of another student"),
+    (("--weights", "none.st"), "cannot read none.st"),
+    (("--data", "digits"), "--data is for the comparison of --quantize"),
+)
+
+
+@pytest.mark.parametrize("options, words", EXPORTS, ids=[" ".join(options) for options, _ in EXPORTS])
+def test_impossible_exports(refused: Refused, options: tuple[str, ...], words: str) -> None:
+    assert words in refused("export", SET, *options, "-o", "new")
+
+
+def test_predicting_without_weights_or_an_int8_graph(refused: Refused, here: Path) -> None:
+    np.save("image.npy", np.zeros((8, 8), np.uint8))
+    assert "brings no weights: give those" in refused("predict", BUNDLE, "image.npy")
+    assert "int8" in refused("predict", BUNDLE, "image.npy", "--weights", WEIGHTS, "--int8")
+    assert "brings no weights" in refused("predict", BUNDLE, "image.npy", "--int8")

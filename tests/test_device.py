@@ -1,63 +1,20 @@
 """A bundle on a device: train, adapt, predict, and every way it can be refused."""
 
-import hashlib
-import json
-import shutil
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from device_bundle import RECIPE, blobs
 
-from edgedd.augmentation import Augmentation
-from edgedd.bundle import MANIFEST, PREDICT, SET, TRAIN_STEP, Bundle
 from edgedd.device import Student
-from edgedd.errors import BundleError, DataError, EdgeddError, ExportError, FormatError, SettingError
+from edgedd.errors import DataError, EdgeddError, FormatError, SettingError
 from edgedd.exporting import export
-from edgedd.parameterization import LowRank
-from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
-
-SHAPE, CLASSES = (1, 8, 8), ("circle", "cross", "bar")
-RECIPE = Recipe(student_lr=0.05, steps=30, batch_size=9, augmentation=Augmentation(flip=0.5, shift=1, cutout=0.2))
-
-
-def blobs(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images (3 per_class, 8, 8) of three fixed patterns under noise, and their labels, class-major."""
-    patterns = np.random.default_rng(0).integers(0, 256, (3, 8, 8))
-    labels = np.repeat(np.arange(3), per_class)
-    noise = np.random.default_rng(seed).normal(0, 30, (len(labels), 8, 8))
-    return np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8), labels
-
-
-@pytest.fixture(scope="module")
-def synthetic() -> SyntheticSet:
-    images, labels = blobs(5, seed=1)
-    mean, std = np.float32([0.5]), np.float32([0.25])
-    parameterization = LowRank(SHAPE, 6, 1, 8)
-    return SyntheticSet.from_factors(
-        parameterization,
-        factors=parameterization.encode((images[:, None] / np.float32(255) - mean[0]) / std[0]),
-        labels=np.eye(3)[labels] * 0.9 + 0.1 / 3,
-        mean=mean,
-        std=std,
-        recipe=RECIPE,
-        classes=CLASSES,
-        provenance={"seed": 1},
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(synthetic: SyntheticSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(synthetic, path, student="convnet2-w8", target="some-board")
-    return path
-
-
-@pytest.fixture
-def copy(folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 
 def batch(student: Student, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -243,92 +200,26 @@ def test_partial_modes_leave_the_rest_as_it_was(synthetic: SyntheticSet, tmp_pat
     }
 
 
-def test_a_bundle_says_what_it_is(folder: Path, synthetic: SyntheticSet) -> None:
-    bundle = Bundle.load(folder)
-    assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, SET, TRAIN_STEP, PREDICT])
-    assert (bundle.student, bundle.mode, bundle.target) == ("convnet2-w8", "full", "some-board")
-    assert (bundle.image_shape, bundle.classes) == (SHAPE, CLASSES)
-    assert bundle.nbytes == sum(p.stat().st_size for p in folder.iterdir())
-    assert (folder / SET).read_bytes() == synthetic.to_bytes()
-    with pytest.raises(BundleError, match=r"has no \.\./etc/passwd"):
-        bundle.file("../etc/passwd")
+STARVED = """
+import re, resource, sys
+import numpy as np
+from edgedd import Student
+from edgedd.errors import BudgetError
+student = Student.load(sys.argv[1], threads=1, micro_batch=4096)
+images, labels = np.zeros((4096, 1, 8, 8), np.float32), np.full((4096, 3), 1 / 3, np.float32)
+before = student.parameters
+used = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000,) * 2)
+try:
+    student.step(images, labels, 0.1)
+except BudgetError as error:
+    print(error)
+assert all((student.parameters[name] == array).all() for name, array in before.items())
+"""
 
 
-@pytest.mark.parametrize("name", [SET, TRAIN_STEP, PREDICT, MANIFEST])
-def test_a_missing_file_is_named(copy: Path, name: str) -> None:
-    (copy / name).unlink()
-    with pytest.raises(BundleError, match=f"{name} is missing"):
-        Student.load(copy)
-
-
-@pytest.mark.parametrize("name", [SET, TRAIN_STEP, PREDICT])
-def test_an_altered_file_is_named(copy: Path, name: str) -> None:
-    content = bytearray((copy / name).read_bytes())
-    content[-1] ^= 1
-    (copy / name).write_bytes(content)
-    with pytest.raises(BundleError, match=rf"{name} was altered after export \(other contents\)"):
-        Student.load(copy)
-    (copy / name).write_bytes(content[:-1])
-    with pytest.raises(BundleError, match=rf"{name} was altered after export \(\d+ bytes, wanted"):
-        Student.load(copy)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"version": 2}, "has version 2, this edgedd reads up to 1: upgrade"),
-        ({"version": "1"}, "has version='1', wanted 1"),
-        ({"colour": "red"}, r"unknown or missing keys \(colour\)"),
-        ({"files": {"../x": {"bytes": 1, "sha256": ""}}}, "impossible value of files"),
-        ({"image_shape": [1, 8]}, "impossible value of image_shape"),
-        ({"classes": "abc", "target": 3}, "impossible value of classes, target"),
-        ({"classes": ["a", "b", "c"]}, "the manifest and the set differ"),
-    ],
-)
-def test_an_impossible_manifest_is_refused(copy: Path, change: dict[str, object], message: str) -> None:
-    values = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps(values | change))
-    with pytest.raises(BundleError, match=message):
-        Student.load(copy)
-
-
-def test_a_manifest_that_is_not_json_is_refused(copy: Path) -> None:
-    (copy / MANIFEST).write_text("{")
-    with pytest.raises(BundleError, match="is not JSON"):
-        Bundle.load(copy)
-    (copy / MANIFEST).write_bytes(b" " * (2**20 + 1))
-    with pytest.raises(BundleError, match="more than"):
-        Bundle.load(copy)
-
-
-def test_a_graph_that_does_not_load_is_refused(copy: Path) -> None:
-    content = b"not a graph"
-    (copy / TRAIN_STEP).write_bytes(content)
-    values = json.loads((copy / MANIFEST).read_text())
-    values["files"][TRAIN_STEP] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (copy / MANIFEST).write_text(json.dumps(values))
-    with pytest.raises(BundleError, match=r"onnxruntime .* cannot load .*train_step.onnx"):
-        Student.load(copy)
-
-
-def test_a_bundle_replaces_a_bundle_and_nothing_else(synthetic: SyntheticSet, copy: Path, tmp_path: Path) -> None:
-    assert export(synthetic, copy, student="convnet1-w4").student == Bundle.load(copy).student == "convnet1-w4"
-    (copy / "photo.jpg").write_bytes(b"mine")
-    (tmp_path / "file").write_bytes(b"mine")
-    for kept in (copy, tmp_path / "file"):
-        with pytest.raises(SettingError, match="exists and is not an edgedd bundle"):
-            export(synthetic, kept, student="convnet1-w4")
-    (tmp_path / "empty").mkdir()
-    export(synthetic, tmp_path / "empty", student="convnet1-w4")
-    assert (copy / "photo.jpg").read_bytes() == (tmp_path / "file").read_bytes() == b"mine"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "empty", "file"]
-
-
-def test_impossible_exports_are_refused(synthetic: SyntheticSet, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"halves images 4 times.* choose a lower depth, such as convnet2-w64"):
-        export(synthetic, tmp_path / "b", student="convnet4-w8")
-    with pytest.raises(SettingError, match="unknown student 'vgg'"):
-        export(synthetic, tmp_path / "b", student="vgg")
-    with pytest.raises(SettingError, match="cannot write"):
-        export(synthetic, tmp_path / "absent" / "b")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its memory from /proc")
+def test_too_little_memory_is_one_line_and_changes_nothing(folder: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", STARVED, str(folder)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and ran.stderr == ""
+    assert re.fullmatch(r"out of memory in a training step: 1 x 4096 images .* --low-memory\n", ran.stdout)

@@ -125,6 +125,7 @@ class Sessions:
 
         options = onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True
+        options.log_severity_level = 4  # what goes wrong is raised, and said in one line
         return options
 
     @cached_property
@@ -149,7 +150,7 @@ class Sessions:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         # Layouts rewritten for constant weights (the last level) only cost time here, where weights are inputs.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_cpu_mem_arena = not self._runtime.low_memory

@@ -107,15 +107,20 @@ def choose_recipe(
     on_trial: OnTrial | None = None,
 ) -> SyntheticSet:
     """The set with the augmentation, then the label temperature and weight decay, that suit it best."""
-    candidates = with_augmentations(synthetic, augmentations(*synthetic.parameterization.shape[1:]))
-    trials = len(candidates) + len(SHARPER) + 2 * FINALISTS
-    search = Search(validation, trainer, seed, trials, on_trial)
+    height, width = synthetic.parameterization.shape[1:]
+    candidates = with_augmentations(synthetic, augmentations(height, width))
+    search = Search(validation, trainer, seed, recipe_trials(height, width), on_trial)
     winner, score = search.best(candidates)
     variants = [
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
         for temperature, weight_decay in SHARPER
     ]
     return search.best([winner, *variants], [score])[0]
+
+
+def recipe_trials(height: int, width: int) -> int:
+    """How many short trainings `choose_recipe` takes."""
+    return len(augmentations(height, width)) + len(SHARPER) + 2 * FINALISTS
 
 
 def with_augmentations(synthetic: SyntheticSet, choices: Sequence[Augmentation]) -> list[SyntheticSet]:

@@ -176,7 +176,7 @@ class Distillation:
         iterations = self.options.iterations or self._default_iterations()
         images = 3 * self.storage.ipc * classes + 900
         distilling = network.multiply_adds * images * iterations * bool(self.method.lr)
-        trials = 0 if self.options.recipe else 14
+        trials = 0 if self.options.recipe else recipe_search.recipe_trials(*shape[1:])
         side_work = 3 * 128 * narrow.multiply_adds * (1000 + trials * recipe_search.TRIAL_STEPS)
         return 2.0 * (distilling + side_work)
 

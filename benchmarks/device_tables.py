@@ -1,0 +1,66 @@
+"""README's tables of the device runtime, from device_step.json, device_memory.json and one_epoch.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def speed() -> str:
+    """A line a network: milliseconds, and how many times longer the others take."""
+    result = _read("device_step")
+    lines = ["| network, batch | edgedd | torch eager | torch.compile | onnxruntime-training 1.19.2 |", "|---|---|---|---|---|"]
+    for row in result["speed"]:
+        others = " | ".join(_times(row[kind]) for kind in ("torch", "torch-compile"))
+        lines.append(f"| {row['student']}, {row['batch']} | {row['edgedd']['ms']:.0f} ms | {others} | |")
+    for row in result["onnxruntime_training_1_19_2"]:
+        ours, others = f"{row['edgedd']['ms']:.0f} ms", f"{_times(row['torch'])} | | {_times(row['ort-training'])}"
+        lines.append(f"| {row['student']}, {row['batch']} | {ours} | {others} |")
+    shares = ", ".join(f"{100 * row['share_of_floor']:.0f} % ({row['student']})" for row in result["speed"])
+    note = (
+        f"One training step on 3x32x32, {result['speed'][0]['threads']} threads: median, and the median ratio of paired "
+        f"rounds with its quartiles. Without normalisation the pools take maxima. Share of the floor (operations over the "
+        f"rate of 2048x2048 matrix products): {shares}. {_where(result)}"
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _times(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f} x ({row['quartiles'][0]:.2f}-{row['quartiles'][1]:.2f})"
+
+
+def memory() -> str:
+    """A line a network: peak resident megabytes of the whole process."""
+    result = _read("device_memory")
+    lines = ["| network | edgedd | edgedd, low memory | torch |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        cells = " | ".join(f"{row[key]:.0f} MB" for key in ("default_mb", "low_mb", "torch_mb"))
+        lines.append(f"| {row['student']} | {cells} |")
+    importing = result["import"]
+    note = (
+        f"Peak resident memory while training, 3x32x32, batch 16, one thread, largest of {result['repeats']} processes. "
+        f"`import edgedd.device`: {importing['mb']:.1f} MB, {importing['seconds']:.2f} s. {_where(result)}"
+    )
+    return "\n".join([*lines, "", note])
+
+
+def epoch() -> str:
+    """A line a kind of network: test accuracy after one epoch, by the engine and by torch."""
+    result = _read("one_epoch")
+    lines = ["| network | edgedd | torch | difference |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        means = [100 * sum(row[by]) / len(row[by]) for by in ("edgedd", "torch")]
+        lines.append(f"| {row['student']} | {means[0]:.2f} % | {means[1]:.2f} % | {row['difference_points']:+.2f} |")
+    count = len(result["rows"][0]["edgedd"])
+    note = f"{result['data']}, one epoch of real images, the same start and batches, mean of {count} seeds. {_where(result)}"
+    return "\n".join([*lines, "", note])
+
+
+def _where(result: dict[str, Any]) -> str:
+    return f"{result['cores']} cores of {result['processor']}; `{result['command']}`."
