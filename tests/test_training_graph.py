@@ -1,8 +1,10 @@
 """Whole training steps of the graph against torch: every student, optimizer, part, and way of sharing a batch."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +150,16 @@ def test_the_graph_is_small_and_describes_itself(name: str) -> None:
     assert facts["trained"] == list(network.parameters) and set(facts["buffers"]) == set(network.buffers)
     assert facts["batch_statistics"] == bool(network.buffers)
     assert facts["augmentation"] == recipe.augmentation.as_dict()
+
+
+def test_the_page_on_the_graph_names_every_input() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "training-graph.md").read_text()
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    told = {name.partition("<")[0] for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    for name, optimizer in (("resnet8", "adamw"), ("mlp", "sgd")):
+        p = problem(name, Recipe(optimizer=optimizer, augmentation=STRONG))
+        inputs = {i.name for i in training_graph(p.network, p.parameterization, p.recipe).graph.input}
+        assert {n for n in inputs if not any(n == t or (t.endswith(".") and n.startswith(t)) for t in told)} == set()
 
 
 def test_only_what_is_trained_is_differentiated() -> None:

@@ -36,7 +36,17 @@ def int8_prediction(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], i
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         settings = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
         quantize_static(prepared, quantised, Batches(), quant_format=QuantFormat.QDQ, reduce_range=False, **settings)
-        return Path(quantised).read_bytes()
+        content: bytes = _without_unused_domains(onnx.load(quantised)).SerializeToString()
+        return content
+
+
+def _without_unused_domains(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Preparing imports every domain that the runtime here knows, in versions that an older one refuses."""
+    used = {"", *(node.domain for node in model.graph.node)}
+    imports = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+    return model
 
 
 def _with_weights(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:

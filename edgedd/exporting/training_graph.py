@@ -43,23 +43,8 @@ def training_graph(
         raise ExportError(f"the set's images are {got}, the student wants {wanted}: export a student for {got}")
     gradient = gradient_graph(network, recipe.augmentation, mode)
     b = GraphBuilder()
-    for name, spec in network.parameters.items():
-        b.input(f"p.{name}", spec.shape)
-    for name, spec in network.buffers.items():
-        b.input(f"b.{name}", spec.shape)
-    factors = factor_inputs(b, parameterization)
-    b.input("labels", ("n", network.num_classes))
-    b.input("rows", ("k",), INT64)
-    b.input("images", ("m", *network.shape))
-    b.input("soft_labels", ("m", network.num_classes))
-    b.input("lr", ())
-    b.input("batch", ())
-    b.input("micro_batch", (), INT64)
-    for name in gradient.trained:
-        b.input(f"sum.{name}", network.parameters[name].shape)
-    for name in gradient.augments:
-        b.input(f"augment.{name}", ("b", *gradient.builder.input_shape(f"{PREFIX}augment.{name}")[1:]))
-    summed = over_micro_batches(b, gradient, parameterization, factors)
+    _declare(b, network, gradient)
+    summed = over_micro_batches(b, gradient, parameterization, factor_inputs(b, parameterization))
     outputs = {"loss": list[int]()}
     for name in gradient.trained:
         shape = list(network.parameters[name].shape)
@@ -79,6 +64,25 @@ def prediction_graph(network: Forward) -> onnx.ModelProto:
     return b.model(
         {b.node("Identity", logits, name="logits") if logits != "logits" else logits: ["b", network.num_classes]}
     )
+
+
+def _declare(b: GraphBuilder, network: Forward, gradient: GradientGraph) -> None:
+    """The inputs that do not depend on the parameterization or the optimizer."""
+    for name, spec in network.parameters.items():
+        b.input(f"p.{name}", spec.shape)
+    for name, spec in network.buffers.items():
+        b.input(f"b.{name}", spec.shape)
+    for name in gradient.trained:
+        b.input(f"sum.{name}", network.parameters[name].shape)
+    for name in gradient.augments:
+        b.input(f"augment.{name}", ("b", *gradient.builder.input_shape(f"{PREFIX}augment.{name}")[1:]))
+    b.input("labels", ("n", network.num_classes))
+    b.input("rows", ("k",), INT64)
+    b.input("images", ("m", *network.shape))
+    b.input("soft_labels", ("m", network.num_classes))
+    for name in ("lr", "batch"):
+        b.input(name, ())
+    b.input("micro_batch", (), INT64)
 
 
 def _facts(network: Forward, recipe: Recipe, mode: str, gradient: GradientGraph) -> dict[str, object]:
