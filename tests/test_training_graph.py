@@ -80,6 +80,20 @@ def test_every_part_equals_torch_and_the_rest_stays(name: str, mode: str) -> Non
     assert mode == "full" or 0 < len(moved) < len(p.network.parameters)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", STUDENTS)
+def test_fifty_steps_of_every_network_optimizer_and_part(name: str, optimizer: str, mode: str) -> None:
+    rate = {"sgd": 1e-3, "nesterov": 1e-3, "adamw": 3e-4}[optimizer] * (0.1 if name == "mobilenet-tiny" else 1)
+    p = problem(name, Recipe(rate, optimizer=optimizer, steps=60, schedule="linear"))
+    batches = [p.batch(4, 3) for _ in range(50)]
+    (got, losses), (wanted, torch_losses) = p.run_graph(batches, mode), p.run_torch(batches, mode)
+    assert distance(got, wanted) < 1e-4
+    np.testing.assert_allclose(losses, torch_losses, rtol=1e-4)
+    assert distance(p.start, wanted) > 1e-6
+
+
 @pytest.mark.parametrize("k, m", [(4, 2), (6, 0), (0, 5)])
 def test_mixtures_with_augmentation(k: int, m: int) -> None:
     p = problem("convnet3-w8", Recipe(augmentation=STRONG, momentum=0.5, steps=3), (3, 12, 20))
