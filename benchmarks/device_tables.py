@@ -15,7 +15,8 @@ def _read(name: str) -> dict[str, Any]:
 def speed() -> str:
     """A line a network: milliseconds, and how many times longer the others take."""
     result = _read("device_step")
-    lines = ["| network, batch | edgedd | torch eager | torch.compile | onnxruntime-training 1.19.2 |", "|---|---|---|---|---|"]
+    names = ("network, batch", "edgedd", "torch eager", "torch.compile", "onnxruntime-training 1.19.2")
+    lines = [f"| {' | '.join(names)} |", "|---|---|---|---|---|"]
     for row in result["speed"]:
         others = " | ".join(_times(row[kind]) for kind in ("torch", "torch-compile"))
         lines.append(f"| {row['student']}, {row['batch']} | {row['edgedd']['ms']:.0f} ms | {others} | |")
@@ -23,10 +24,11 @@ def speed() -> str:
         ours, others = f"{row['edgedd']['ms']:.0f} ms", f"{_times(row['torch'])} | | {_times(row['ort-training'])}"
         lines.append(f"| {row['student']}, {row['batch']} | {ours} | {others} |")
     shares = ", ".join(f"{100 * row['share_of_floor']:.0f} % ({row['student']})" for row in result["speed"])
+    threads = result["speed"][0]["threads"]
     note = (
-        f"One training step on 3x32x32, {result['speed'][0]['threads']} threads: median, and the median ratio of paired "
-        f"rounds with its quartiles. Without normalisation the pools take maxima. Share of the floor (operations over the "
-        f"rate of 2048x2048 matrix products): {shares}. {_where(result)}"
+        f"One training step on 3x32x32, {threads} threads: median, and the median ratio of paired rounds with its "
+        "quartiles. Without normalisation the pools take maxima. Share of the floor (operations over the rate of "
+        f"2048x2048 matrix products): {shares}. {_where(result)}"
     )
     return "\n".join([*lines, "", note])
 
@@ -44,7 +46,7 @@ def memory() -> str:
         lines.append(f"| {row['student']} | {cells} |")
     importing = result["import"]
     note = (
-        f"Peak resident memory while training, 3x32x32, batch 16, one thread, largest of {result['repeats']} processes. "
+        f"Peak resident memory while training: 3x32x32, batch 16, one thread, largest of {result['repeats']} runs. "
         f"`import edgedd.device`: {importing['mb']:.1f} MB, {importing['seconds']:.2f} s. {_where(result)}"
     )
     return "\n".join([*lines, "", note])
@@ -58,7 +60,8 @@ def epoch() -> str:
         means = [100 * sum(row[by]) / len(row[by]) for by in ("edgedd", "torch")]
         lines.append(f"| {row['student']} | {means[0]:.2f} % | {means[1]:.2f} % | {row['difference_points']:+.2f} |")
     count = len(result["rows"][0]["edgedd"])
-    note = f"{result['data']}, one epoch of real images, the same start and batches, mean of {count} seeds. {_where(result)}"
+    seeds = "one seed" if count == 1 else f"mean of {count} seeds"
+    note = f"{result['data']}, one epoch of real images, the same start and batches, {seeds}. {_where(result)}"
     return "\n".join([*lines, "", note])
 
 

@@ -3,7 +3,8 @@
     python benchmarks/one_epoch.py fashion_mnist.npz [--seeds 3]
 
 Every kind of student, SGD with momentum 0.9, batch 128, learning rate 0.02 falling along a cosine. The two differ in
-rounding alone, so accuracies should agree but for what an epoch makes of that. Writes benchmarks/results/one_epoch.json.
+rounding alone, so accuracies should agree but for what an epoch makes of that. Writes
+benchmarks/results/one_epoch.json.
 """
 
 import argparse

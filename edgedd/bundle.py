@@ -25,7 +25,7 @@ WEIGHTS, PREDICT_INT8 = "weights.safetensors", "predict.int8.onnx"
 NEEDED, OPTIONAL = (SET, TRAIN_STEP, PREDICT), (WEIGHTS, PREDICT_INT8)
 CONTENTS = (*NEEDED, *OPTIONAL)
 MAX_MANIFEST = 2**20
-_KEYS = {"version", "edgedd", "student", "image_shape", "classes", "mode", "target", "files"}
+_KEYS = {"version", "edgedd", "student", "image_shape", "classes", "mode", "target", "threads", "files"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Bundle:
         classes: K names.
         mode: what the training graph trains: full, head or bias.
         target: name of the board it was made for, or None.
+        threads: the board's cores, which training uses unless told otherwise, or None for those of the machine.
         files: name -> {"bytes": size, "sha256": hexadecimal} of the files beside the manifest.
     """
 
@@ -50,6 +51,7 @@ class Bundle:
     classes: tuple[str, ...]
     mode: str
     target: str | None
+    threads: int | None
     files: Mapping[str, Mapping[str, Any]]
 
     @classmethod
@@ -83,8 +85,8 @@ def write_bundle(path: str | os.PathLike[str], contents: Mapping[str, bytes], fa
     """Put a bundle at `path` whole or not at all; an earlier bundle there is replaced.
 
     `contents` holds the bytes of all NEEDED files and perhaps of OPTIONAL ones, `facts` the fields edgedd, student,
-    image_shape, classes, mode and target. Raises SettingError when something else than a bundle is at `path`, or it
-    cannot be written.
+    image_shape, classes, mode, target and threads. Raises SettingError when something else than a bundle is at `path`,
+    or it cannot be written.
     """
     folder = Path(path)
     refuse_other_folder(folder)
@@ -169,12 +171,15 @@ def _checked_fields(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         wrong.append("classes")
     if target is not None and not isinstance(target, str):
         wrong.append("target")
+    threads = values["threads"]
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
+        wrong.append("threads")
     whole = isinstance(files, dict) and set(NEEDED) <= set(files) <= set(CONTENTS)
     if not whole or not all(map(_is_entry, files.values())):
         wrong.append("files")
     if wrong:
         raise BundleError(f"{path} has an impossible value of {', '.join(wrong)}: copy the bundle again")
-    kept = {key: values[key] for key in ("edgedd", "student", "mode", "target", "files")}
+    kept = {key: values[key] for key in ("edgedd", "student", "mode", "target", "threads", "files")}
     return kept | {"image_shape": tuple(shape), "classes": tuple(classes)}
 
 

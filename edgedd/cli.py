@@ -155,10 +155,8 @@ def export(
     from edgedd.cli_output import print_bundle
     from edgedd.evaluation import export_and_compare
     from edgedd.synthetic_set import SyntheticSet
-    from edgedd.target import load_target
 
-    board = load_target(target).name if target else None
-    wanted = {"student": student, "model": model, "mode": mode, "weights": weights, "target": board}
+    wanted = {"student": student, "model": model, "mode": mode, "weights": weights, "target": target}
     result = export_and_compare(SyntheticSet.load(path), output, quantize=quantize, data=data, **wanted)
     print_bundle(*result, output, as_json)
 

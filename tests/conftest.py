@@ -85,5 +85,5 @@ def synthetic() -> SyntheticSet:
 @pytest.fixture(scope="module")
 def folder(synthetic: SyntheticSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(synthetic, path, student="convnet2-w8", target="some-board")
+    export(synthetic, path, student="convnet2-w8", target="raspberry-pi-zero-2w")
     return path

@@ -23,7 +23,8 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 def test_a_bundle_says_what_it_is(folder: Path, synthetic: SyntheticSet) -> None:
     bundle = Bundle.load(folder)
     assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, SET, TRAIN_STEP, PREDICT])
-    assert (bundle.student, bundle.mode, bundle.target) == ("convnet2-w8", "full", "some-board")
+    assert (bundle.student, bundle.mode) == ("convnet2-w8", "full")
+    assert (bundle.target, bundle.threads) == ("raspberry-pi-zero-2w", 4)
     assert (bundle.image_shape, bundle.classes) == (SHAPE, CLASSES)
     assert bundle.nbytes == sum(p.stat().st_size for p in folder.iterdir())
     assert (folder / SET).read_bytes() == synthetic.to_bytes()
@@ -59,6 +60,7 @@ def test_an_altered_file_is_named(copy: Path, name: str) -> None:
         ({"files": {"../x": {"bytes": 1, "sha256": ""}}}, "impossible value of files"),
         ({"image_shape": [1, 8]}, "impossible value of image_shape"),
         ({"classes": "abc", "target": 3}, "impossible value of classes, target"),
+        ({"threads": 0}, "impossible value of threads"),
         ({"classes": ["a", "b", "c"]}, "the manifest and the set differ"),
     ],
 )

@@ -89,7 +89,15 @@ def resnet8(shape: Shape, num_classes: int) -> nn.Module:
     )
 
 
-MOBILENET_STRIDES = {8: "1111121", 12: "1112121", 32: "1212121", 48: "1212121", 64: "1212121", 96: "2212121"}
+MOBILENET_STRIDES = {
+    8: "1111121",
+    12: "1112121",
+    28: "1212121",
+    32: "1212121",
+    48: "1212121",
+    64: "1212121",
+    96: "2212121",
+}
 
 
 def mobilenet_tiny(shape: Shape, num_classes: int) -> nn.Module:

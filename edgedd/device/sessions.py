@@ -27,7 +27,7 @@ class Runtime:
     """How graphs are run.
 
     Attributes:
-        threads: CPU threads; None: one a core.
+        threads: CPU threads; None: as many as the bundle's target has cores, and not more than this machine.
         low_memory: whether memory goes back as soon as it is used.
         micro_batch: images computed at once in a training step; None: as many as suit the cache.
     """
@@ -77,7 +77,8 @@ class Sessions:
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
         self._bundle, self._runtime = bundle, runtime
-        self.threads = 1 if runtime.low_memory else runtime.threads or _cores()
+        few = min(bundle.threads or _cores(), _cores())
+        self.threads = 1 if runtime.low_memory else runtime.threads or few
         if runtime.low_memory:
             _map_large_blocks()
 

@@ -68,10 +68,11 @@ class Student:
     ) -> "Student":
         """Open a bundle, with the weights that it brings or with fresh ones drawn from `seed`.
 
-        `threads` is the number of CPU threads, by default one a core; one thread gives the same bits each time.
-        `micro_batch` is how many images of a batch are computed at once: memory grows with it, the result is the same
-        but for batch normalisation, whose statistics are of micro-batches; by default what keeps activations in the
-        processor's cache, or the whole batch for batch normalisation. `low_memory` goes image by image unless
+        `threads` is the number of CPU threads, by default one for each core of the bundle's target, as far as this
+        machine has them; one thread gives the same bits each time. `micro_batch` is how many images of a batch are
+        computed at once: memory grows with it, the result is the same but for batch normalisation, whose statistics
+        are of micro-batches; by default what keeps activations in the processor's cache, or the whole batch for batch
+        normalisation. `low_memory` goes image by image unless
         `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. Raises BundleError or
         FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
         """

@@ -21,6 +21,7 @@ from edgedd.parameterization import MAX_SIDE
 from edgedd.students import default_student
 from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.target import load_target
 from edgedd.weights import load_weights
 
 MAX_GRAPH_BYTES = 150_000
@@ -46,7 +47,7 @@ def export(
         student: the network's name; by default the ConvNet of width 64 that suits the image size.
         model: instead of a student, an own network with its weights: a path of an .onnx file, an onnx.ModelProto or a
             torch.nn.Module (see `own_model`).
-        target: name of a board (see `edgedd.targets`), recorded in the manifest.
+        target: a board (see `edgedd.targets`), recorded in the manifest with its cores.
         mode: what is trained: "full", "head" (last layer), "bias" (biases and norms) or "last-<k>" (last k layers).
         weights: a file that training wrote, for the same network: where training on the device starts.
         quantize: also write an int8 graph for prediction, of `weights`, of the model's own, or else of weights trained
@@ -55,11 +56,13 @@ def export(
     Raises:
         ExportError: the network does not fit the set's images, or has an operator that cannot be differentiated.
         SettingError: an unknown mode or student, or `out` is something else than a bundle.
+        TargetError: an unknown board.
         FormatError: weights of another network.
     """
     if student is not None and model is not None:
         raise SettingError("both a student and a model are given, wanted one of them: leave the student out")
     refuse_other_folder(Path(out))
+    board = None if target is None else load_target(target)
     shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
     network = _student(student, shape, classes) if model is None else own_model(model, shape, classes)
     start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
@@ -74,7 +77,8 @@ def export(
         "image_shape": list(shape),
         "classes": list(synthetic.classes),
         "mode": mode,
-        "target": target,
+        "target": None if board is None else board.name,
+        "threads": None if board is None else board.cores,
     }
     if quantize and not start:
         start = _trained_here(contents, facts)
