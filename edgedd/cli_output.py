@@ -139,16 +139,26 @@ def print_targets(targets: Sequence[Any], as_json: bool) -> None:
         return
     if len(targets) > 1:
         rows = [
-            (t.name, f"{t.process_ram_bytes / 2**20:.0f} MiB", t.cores, t.isa, "yes" if t.train else "no")
-            for t in targets
+            (t.name, f"{t.process_ram_bytes / 1e6:.0f} MB", t.cores, t.isa, "yes" if t.train else "no") for t in targets
         ]
         print_table("", ("target", "process RAM", "cores", "ISA", "trains"), rows)
+        print("edgedd targets NAME: everything about one; this-machine: the one you are on")
         return
     target = targets[0]
-    sources = target.sources
-    values = {k: v for k, v in asdict(target).items() if k not in ("name", "title", "sources")}
-    cells = [(k, v, f"{sources[k].kind}: {sources[k].text}" if k in sources else "") for k, v in values.items()]
-    print_table(f"{target.name}: {target.title}", ("figure", "value", "source"), cells)
+    table = Table(title=Text(printable(f"{target.name}: {target.title}")), title_justify="left", show_lines=True)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("where it comes from", overflow="fold")
+    for key, source in target.sources.items():
+        value = getattr(target, key)
+        number = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+        table.add_row(key, number, Text(printable(f"{source.kind}: {source.text}")))
+    Console(soft_wrap=False).print(table)
+    newest = f", onnxruntime up to {target.onnxruntime_ceiling}" if target.onnxruntime_ceiling else ""
+    print(f"{target.isa}{newest}; {'trains' if target.train else 'only infers'}")
+    for line in (target.why_not_train, target.note):
+        if line:
+            Console(soft_wrap=False).print(Text(printable(line)))
 
 
 def print_demo(result: Row, as_json: bool) -> None:

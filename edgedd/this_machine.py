@@ -1,0 +1,139 @@
+"""The Linux machine that this runs on, as a target: what /proc and its control group say, and a short measurement."""
+
+import os
+import platform
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edgedd.errors import TargetError
+from edgedd.target import ISAS, THIS_MACHINE, Source, Target
+
+TRAINING_SHARE = 0.35
+STORAGE_BYTES = 500_000
+RUNTIME_FLOOR_BYTES = 56_400_000
+MEASURED_SECONDS = 0.3
+_ISA_NAMES = {"amd64": "x86_64", "arm64": "aarch64", "armv8l": "armv7l"}
+
+
+def this_machine() -> Target:
+    """Figures of the running machine; takes about half a second.
+
+    Raises:
+        TargetError: a processor that no profile names, or no Linux.
+    """
+    isa, (ram, ram_text), cores = _isa(), _process_ram(), len(os.sched_getaffinity(0))
+    size, rate = matrix_product_gflops()
+    share = f"{100 * TRAINING_SHARE:.0f} % (what training reaches of a matrix product on x86-64)"
+    fits = ram > RUNTIME_FLOOR_BYTES
+    return Target(
+        name=THIS_MACHINE,
+        title=_title(),
+        train=fits,
+        why_not_train="" if fits else "Python with numpy and onnxruntime alone needs more than the memory that is left",
+        process_ram_bytes=ram,
+        storage_bytes=STORAGE_BYTES,
+        cores=cores,
+        isa=isa,
+        onnxruntime_ceiling="",
+        effective_gflops=TRAINING_SHARE * rate,
+        runtime_floor_bytes=RUNTIME_FLOOR_BYTES,
+        sources={
+            "process_ram_bytes": Source("estimated", ram_text),
+            "storage_bytes": Source("estimated", "upper end of the sizes edgedd distils to: what is sent counts"),
+            "cores": Source("measured", "cores that this process may use (sched_getaffinity)"),
+            "effective_gflops": Source(
+                "estimated", f"{share} of {rate:.3g} GFLOP/s, numpy's float32 product of {size} x {size}, measured now"
+            ),
+            "runtime_floor_bytes": Source(
+                "estimated",
+                "56.4 MB measured on x86-64 (edgedd.device with numpy and onnxruntime 1.31.1 loaded), taken over",
+            ),
+        },
+    )
+
+
+def matrix_product_gflops(seconds: float = MEASURED_SECONDS) -> tuple[int, float]:
+    """Side of the square float32 matrices, and median GFLOP/s of their products within about `seconds`.
+
+    The side grows until one product takes 5 ms, so that a slow board is not kept waiting.
+    """
+    side = 128
+    _product_seconds(side)
+    while side < 1024 and _product_seconds(side) < 0.005:
+        side *= 2
+    times = [_product_seconds(side)]
+    while sum(times) < seconds:
+        times.append(_product_seconds(side))
+    return side, 2 * side**3 / statistics.median(times) / 1e9
+
+
+def _product_seconds(side: int) -> float:
+    matrix = np.full((side, side), 0.5, np.float32)
+    out = np.zeros_like(matrix)
+    begun = time.perf_counter()
+    np.matmul(matrix, matrix, out=out)
+    return max(time.perf_counter() - begun, 1e-6)
+
+
+def _process_ram(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> tuple[int, str]:
+    """Bytes that one process may use, and where they come from."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found is None:
+        raise TargetError(
+            f"{proc / 'meminfo'} does not tell MemAvailable, wanted Linux; write a profile (.toml) instead"
+        )
+    half = int(found[1]) * 1024 // 2
+    limit = _group_limit(proc, groups)
+    if limit is not None and limit < half:
+        return limit, "memory limit of the control group that this process is in"
+    return half, "half of the memory that was available (MemAvailable in /proc/meminfo), read now"
+
+
+def _group_limit(proc: Path, groups: Path) -> int | None:
+    """Smallest memory limit, in bytes, of this process's control group and of those around it (v2 and v1)."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    limits = []
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, file = (groups / "memory", "memory.limit_in_bytes") if controllers else (groups, "memory.max")
+        inside = Path(path.lstrip("/"))
+        for group in (inside, *inside.parents):
+            try:
+                text = (top / group / file).read_text().strip()
+            except OSError:
+                continue
+            if text.isdigit():
+                limits.append(int(text))
+    return min(limits, default=None)
+
+
+def _isa() -> str:
+    machine = platform.machine().lower()
+    isa = _ISA_NAMES.get(machine, machine)
+    if isa == "aarch64" and sys.maxsize < 2**32:
+        isa = "armv7l"
+    if isa not in ISAS:
+        raise TargetError(
+            f"this machine is {machine!r}, wanted one of {', '.join(ISAS)}; write a profile (.toml) instead"
+        )
+    return isa
+
+
+def _title() -> str:
+    try:
+        model = Path("/proc/device-tree/model").read_text(errors="replace").rstrip("\0")
+    except OSError:
+        model = ""
+    return f"this machine ({model})" if model and model.isprintable() else "this machine"
