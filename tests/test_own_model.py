@@ -129,7 +129,8 @@ def plain(nodes: list[Any], **changes: Any) -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", values["kind"], values["x"])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, values["y"])
     graph = helper.make_graph(nodes, "plain", [x, *values["more"]], [y], values.get("initializer", [weight]))
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", values["opset"])], ir_version=9)
+    opsets = [helper.make_opsetid("", values["opset"]), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
 FLATTEN, PRODUCT = helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])
@@ -159,6 +160,11 @@ REFUSED: list[tuple[onnx.ModelProto, str]] = [
         f"gives logits .*x{CLASSES + 1}, wanted",
     ),
     (plain([helper.make_node("Flatten", ["x"], ["y"])], y=("b", 192)), "no float32 weights as initializers"),
+    (plain([PRODUCT, FLATTEN]), "is no valid ONNX model"),
+    (
+        plain([FLATTEN, PRODUCT], initializer=[numpy_helper.from_array(np.zeros((99, CLASSES), np.float32), "w")]),
+        "does not fit images of",
+    ),
     (plain([FLATTEN, helper.make_node("FusedMatMul", ["f", "w"], ["y"], domain="com.microsoft")]), "FusedMatMul"),
 ]
 

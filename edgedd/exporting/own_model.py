@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnx.version_converter
 from onnx import TensorProto, numpy_helper
 
@@ -38,7 +39,8 @@ def own_model(source: Any, shape: Shape, num_classes: int) -> Forward:
     if isinstance(source, str | os.PathLike):
         name, model = Path(source).name, _load(Path(source))
     elif isinstance(source, onnx.ModelProto):
-        name, model = source.graph.name or "model.onnx", source
+        name, model = source.graph.name or "model.onnx", onnx.ModelProto()
+        model.CopyFrom(source)
     else:
         name, model = type(source).__name__, _traced(source, shape)
     model = _standard(name, model)
@@ -88,6 +90,10 @@ def _traced(module: Any, shape: Shape) -> onnx.ModelProto:
 
 def _standard(name: str, model: onnx.ModelProto) -> onnx.ModelProto:
     """Functions inlined, and the operators of the opset that the training graph uses."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise ExportError(f"{name} is no valid ONNX model ({str(error).strip().splitlines()[0]})") from error
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), OPSET)
@@ -146,7 +152,12 @@ def _forward(name: str, graph: onnx.GraphProto, image: str, shape: Shape, num_cl
             copy.name = f"{b.prefix}net.{node.name or node.output[0]}"
             b.nodes.append(copy)
         decompose_group_normalization(b)
-        _check_logits(name, b.shapes().get(names[output]), num_classes)
+        try:
+            found = b.shapes().get(names[output])
+        except onnx.shape_inference.InferenceError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ExportError(f"{name} does not fit images of {shape} ({reason}): export it for them") from error
+        _check_logits(name, found, num_classes)
         return names[output]
 
     specs = [{n: ParameterSpec(a.shape, "given") for n, a in given.items()} for given in (weights, buffers)]
