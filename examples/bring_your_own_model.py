@@ -2,8 +2,8 @@
 
     python examples/bring_your_own_model.py [FOLDER]
 
-Distils scikit-learn's digits to 4096 bytes, exports a network that edgedd has never seen, with the weights that it
-has, and trains only its last two layers, as a device would: with numpy and onnxruntime.
+Puts random digits of scikit-learn's into 4096 bytes, exports a network that edgedd has never seen, with the weights
+that it has, and trains it as a device would, with numpy and onnxruntime: the whole of it, then its last two layers.
 """
 
 import sys
@@ -44,12 +44,13 @@ network = nn.Sequential(
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "own_model")
 folder.mkdir(parents=True, exist_ok=True)
-synthetic = edgedd.distill("digits", method="random", bytes=4096, width=32, seed=0)
+recipe = edgedd.Recipe(steps=200, augmentation=edgedd.Augmentation(shift=1))
+synthetic = edgedd.distill("digits", method="random", bytes=4096, labels="hard", recipe=recipe, seed=0)
 data = edgedd.load_data("digits")
 for mode in ("full", "last-2"):
     edgedd.export(synthetic, folder / mode, model=network, mode=mode)
     student = edgedd.Student.load(folder / mode)
     before = student.evaluate(data.test_images, data.test_labels)
-    student.fit(steps=200)
+    student.fit()
     after = student.evaluate(data.test_images, data.test_labels)
     print(f"{mode}: {100 * before:.1f} % -> {100 * after:.1f} % on test images")

@@ -1,7 +1,7 @@
 """A tiny set with its bundle and weights, and the `edgedd` command run within this process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,14 @@ class Ran:
 
 
 Command = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_boards_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests do not see the boards that a user keeps at home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture(scope="session")

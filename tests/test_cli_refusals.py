@@ -252,6 +252,7 @@ EXPORTS = (
     (("--model", SET), "is no ONNX model"),
     (("--student", "mlp", "--weights", WEIGHTS), "these weights are of another student"),
     (("--weights", "none.st"), "cannot read none.st"),
+    (("--target", "milk-v-duo"), "milk-v-duo only infers ("),
     (("--data", "digits"), "--data is for the comparison of --quantize"),
 )
 

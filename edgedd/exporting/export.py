@@ -12,7 +12,7 @@ import safetensors.numpy
 
 import edgedd
 from edgedd.bundle import PREDICT, PREDICT_INT8, SET, TRAIN_STEP, WEIGHTS, Bundle, refuse_other_folder, write_bundle
-from edgedd.errors import ExportError, SettingError
+from edgedd.errors import ExportError, SettingError, TargetError
 from edgedd.exporting.forward import Forward
 from edgedd.exporting.networks import of_student
 from edgedd.exporting.own_model import own_model
@@ -21,7 +21,7 @@ from edgedd.parameterization import MAX_SIDE
 from edgedd.students import default_student
 from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import load_target
+from edgedd.target import Target, load_target
 from edgedd.weights import load_weights
 
 MAX_GRAPH_BYTES = 150_000
@@ -56,13 +56,13 @@ def export(
     Raises:
         ExportError: the network does not fit the set's images, or has an operator that cannot be differentiated.
         SettingError: an unknown mode or student, or `out` is something else than a bundle.
-        TargetError: an unknown board.
+        TargetError: an unknown board, or one that only infers.
         FormatError: weights of another network.
     """
     if student is not None and model is not None:
         raise SettingError("both a student and a model are given, wanted one of them: leave the student out")
     refuse_other_folder(Path(out))
-    board = None if target is None else load_target(target)
+    board = None if target is None else _training_board(target)
     shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
     network = _student(student, shape, classes) if model is None else own_model(model, shape, classes)
     start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
@@ -89,6 +89,16 @@ def export(
 
         contents[PREDICT_INT8] = int8_prediction(graphs[PREDICT], start, synthetic.images(slice(None)))
     return write_bundle(out, contents, facts)
+
+
+def _training_board(name: str) -> Target:
+    """The board; TargetError for one that only infers."""
+    board = load_target(name)
+    if not board.train:
+        raise TargetError(
+            f"{board.name} only infers ({board.why_not_train}), wanted a board that trains: see edgedd targets"
+        )
+    return board
 
 
 def _student(name: str | None, shape: tuple[int, int, int], num_classes: int) -> Forward:
