@@ -70,9 +70,8 @@ class Facts:
 class Sessions:
     """Opens the graphs of a bundle. Raises BundleError when onnxruntime cannot load one.
 
-    A graph runs on one thread; `workers` threads run it at once, each on its own images. That is up to half as long
-    as onnxruntime's own threads, which meet after every node. Only where the statistics of a whole batch are needed
-    does one call get all threads.
+    A graph runs on one thread; `threads` of them run it at once, each on its own images. That takes down to half as
+    long as onnxruntime's own threads, which meet after every node.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
@@ -81,12 +80,6 @@ class Sessions:
         self.threads = 1 if runtime.low_memory else runtime.threads or few
         if runtime.low_memory:
             _map_large_blocks()
-
-    @property
-    def workers(self) -> int:
-        """How many parts of a batch are computed at once."""
-        together = self.facts.batch_statistics and self._runtime.micro_batch is None
-        return 1 if together else self.threads
 
     def each(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
         """`function` of each part, on a thread of its own."""
@@ -100,7 +93,7 @@ class Sessions:
     @cached_property
     def train(self) -> "onnxruntime.InferenceSession":
         """One optimizer step."""
-        return self._described if self.workers == self.threads else self._open(TRAIN_STEP, self.threads)
+        return self._open(TRAIN_STEP)
 
     @cached_property
     def predict(self) -> "onnxruntime.InferenceSession":
@@ -111,10 +104,6 @@ class Sessions:
     def int8(self) -> "onnxruntime.InferenceSession":
         """The quantised graph: images -> logits."""
         return self._open(PREDICT_INT8)
-
-    @cached_property
-    def _described(self) -> "onnxruntime.InferenceSession":
-        return self._open(TRAIN_STEP)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -132,7 +121,7 @@ class Sessions:
     @cached_property
     def facts(self) -> Facts:
         """Read from the training graph's metadata."""
-        stored = self._described.get_modelmeta().custom_metadata_map.get("edgedd", "")
+        stored = self.train.get_modelmeta().custom_metadata_map.get("edgedd", "")
         try:
             values = json.loads(stored)
             parameters, buffers = _specs(values["parameters"]), _specs(values["buffers"])
@@ -140,16 +129,16 @@ class Sessions:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             path = self._bundle.file(TRAIN_STEP)
             raise BundleError(f"{path} does not describe its parameters ({error}): export the bundle again") from error
-        shapes = {i.name: i.shape for i in self._described.get_inputs()}
-        outputs = [o.name.removeprefix("next.") for o in self._described.get_outputs() if o.name.startswith("next.")]
+        shapes = {i.name: i.shape for i in self.train.get_inputs()}
+        outputs = [o.name.removeprefix("next.") for o in self.train.get_outputs() if o.name.startswith("next.")]
         carried = {name: tuple(shapes[name]) for name in outputs}
         return Facts(parameters, buffers, carried, frozenset(shapes), peak, batch_statistics)
 
-    def _open(self, name: str, threads: int = 1) -> "onnxruntime.InferenceSession":
+    def _open(self, name: str) -> "onnxruntime.InferenceSession":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         # Layouts rewritten for constant weights (the last level) only cost time here, where weights are inputs.

@@ -71,7 +71,7 @@ class Trainer:
         numbers |= {"micro_batch": np.int64(micro_batch), "step": np.float32(self.steps + 1)}
         common = {name: value(np.asarray(number)) for name, number in numbers.items() if name in asked}
         common |= self._weights | self._state | self._set_values() | self._zeros
-        parts = _parts({n: a for n, a in arrays.items() if n in asked}, self._sessions.workers, micro_batch)
+        parts = _parts({n: a for n, a in arrays.items() if n in asked}, self._sessions.threads, micro_batch)
         loss, after = self._run(common, parts, micro_batch)
         if not np.isfinite(loss):
             self._stop(f"the loss at step {self.steps} is {loss}")
@@ -106,10 +106,13 @@ class Trainer:
             if len(parts) == 1:
                 loss, *after = self._sessions.step(["loss", *moved], common | parts[0])
                 return float(loss.numpy()), dict(zip(self._changing, after, strict=True))
-            wanted = ["loss", *(OUTPUT + name for name in self._zeros)]
+            buffers = [name for name in self._changing if name.startswith("b.")]
+            wanted = ["loss", *(OUTPUT + name for name in (*self._zeros, *buffers))]
             results = self._sessions.each(lambda part: self._sessions.step(wanted, common | part), parts)
-            loss, *sums = (sum(found.numpy() for found in column) for column in zip(*results, strict=True))
-            total = {name: value(array) for name, array in zip(self._zeros, sums, strict=True)}
+            loss, *found = (sum(held.numpy() for held in column) for column in zip(*results, strict=True))
+            total = {name: value(array) for name, array in zip(self._zeros, found, strict=False)}
+            means = [array / np.float32(len(parts)) for array in found[len(total) :]]
+            total |= {name: value(array) for name, array in zip(buffers, means, strict=True)}
             nothing = {name: value(held.numpy()[:0]) for name, held in parts[0].items()}
             after = self._sessions.step(moved, common | total | nothing)
         except Exception as error:
@@ -147,9 +150,9 @@ class Trainer:
 
 def _parts(arrays: Mapping[str, np.ndarray], workers: int, micro_batch: int) -> list[Values]:
     """A batch shared among workers in whole micro-batches; rows of the set come before images from outside."""
-    stored, outside = len(arrays["rows"]), len(arrays["images"])
-    count = stored + outside
-    share = -(-count // min(workers, -(-count // micro_batch)))
+    stored = len(arrays["rows"])
+    count = stored + len(arrays["images"])
+    share = micro_batch * -(-count // (micro_batch * workers))
     parts = []
     for first in range(0, count, share):
         last = min(first + share, count)
