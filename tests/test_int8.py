@@ -67,12 +67,15 @@ def test_int8_is_refused_without_its_graph_or_after_training(synthetic: edgedd.S
         student.predict(images, int8=True)
 
 
-def test_the_command_compares_both_on_test_images(synthetic: edgedd.SyntheticSet, tmp_path: Path) -> None:
+def test_the_command_compares_both_on_test_images(
+    synthetic: edgedd.SyntheticSet, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     synthetic.save(tmp_path / "set.safetensors")
     folder = str(tmp_path / "bundle")
-    words = ["export", str(tmp_path / "set.safetensors"), "--student", "mlp", "--quantize", "--data", "digits"]
+    words = ["export", str(tmp_path / "set.safetensors"), "--student", "convnet2-w8", "--quantize", "--data", "digits"]
     result = CliRunner().invoke(app, [*words, "-o", folder])
     assert result.exit_code == 0, result.output
+    assert "WARNING" not in caplog.text + capfd.readouterr().err
     assert "test accuracy in float32:" in result.output and "test accuracy in int8:" in result.output
     np.save(tmp_path / "images.npy", edgedd.load_data("digits").test_images[:3, 0])
     for more in ([], ["--int8"]):

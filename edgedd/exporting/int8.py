@@ -3,12 +3,25 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
 BATCH = 32
+QUANTISED = (
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Relu",
+    "Clip",
+    "AveragePool",
+    "GlobalAveragePool",
+    "MaxPool",
+)
 
 
 def int8_prediction(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], images: np.ndarray) -> bytes:
@@ -34,7 +47,8 @@ def int8_prediction(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], i
         plain, prepared, quantised = (str(Path(folder) / name) for name in ("plain.onnx", "prepared.onnx", "int8.onnx"))
         onnx.save(_with_weights(model, weights), plain)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        settings = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+        settings: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        settings |= {"per_channel": True, "op_types_to_quantize": list(QUANTISED)}
         quantize_static(prepared, quantised, Batches(), quant_format=QuantFormat.QDQ, reduce_range=False, **settings)
         content: bytes = _without_unused_domains(onnx.load(quantised)).SerializeToString()
         return content
