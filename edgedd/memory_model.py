@@ -9,6 +9,7 @@ Constants were measured with Python 3.11, numpy 2 and onnxruntime 1.31 on x86-64
 - HOLES: onnxruntime's arena takes regions of 1, 2, 4, ... MiB, hands out the smallest free chunk that fits and splits
   chunks of twice the size or more. New parameters and gradients, which outlive the activations around them, come to
   lie in large free chunks and spoil them; up to HOLES of the largest maps, for each micro-batch at once, are lost.
+- ROUNDED: what rounding up to pages, chunks and the C library's blocks adds to activations.
 """
 
 import math
@@ -17,9 +18,9 @@ from dataclasses import dataclass, fields
 
 RUNTIME_BYTES = 68_000_000
 SESSION_PER_BYTE = 80
-SLACK_BYTES, WORKER_BYTES = 5_000_000, 1_500_000
-HOLES = 2.0
-ROUNDED = 1.08
+SLACK_BYTES, WORKER_BYTES = 6_700_000, 1_500_000
+HOLES = 1.72
+ROUNDED = 1.06
 Shape = Sequence[int]
 
 
@@ -96,17 +97,16 @@ def predict(
     at_once = 1 if low_memory else workers(batch, micro_batch, threads)
     images = at_once * min(micro_batch, batch)
     activations = images * activation_bytes
-    trained = any(len(shape) > 1 for name, shape in carried.items() if name.startswith("sum."))
     hole = min(largest_map_bytes(parameters, image_shape), activation_bytes // 3)
-    holes = HOLES * images * hole if backbone_trained(carried) and trained and not low_memory else 0
-    kernels = [_bytes(shape) for name, shape in carried.items() if name.startswith("sum.") and len(shape) > 2]
+    holes = HOLES * images * hole if backbone_trained(carried) and not low_memory else 0
+    kernels = [float_bytes(shape) for name, shape in carried.items() if name.startswith("sum.") and len(shape) > 2]
     return Breakdown(
         runtime=runtime_bytes,
         session=SESSION_PER_BYTE * graph_bytes,
         parameters=_copies(parameters, carried, at_once),
         activations=activations,
         arena=round(holes + (ROUNDED - 1) * activations) + SLACK_BYTES + at_once * WORKER_BYTES,
-        scratch=at_once * 2 * max(kernels, default=0),
+        scratch=at_once * 3 * max(kernels, default=0),
         data=2 * set_bytes + 4 * math.prod(image_shape) * (2 * batch + 3 * images),
     )
 
@@ -137,16 +137,16 @@ def _copies(parameters: Mapping[str, Shape], carried: Mapping[str, Shape], at_on
     """
 
     def total(of: Iterable[str]) -> int:
-        return sum(_bytes(carried[name]) for name in of)
+        return sum(float_bytes(carried[name]) for name in of)
 
     sums = total(name for name in carried if name.startswith("sum."))
     buffers = total(name for name in carried if name.startswith("b."))
     state = total(name for name in carried if not name.startswith(("sum.", "b.", "p.")))
     shared = 2 * sums if at_once > 1 else 0
-    held = sum(map(_bytes, parameters.values()))
+    held = sum(map(float_bytes, parameters.values()))
     return held + 2 * sums + 2 * state + sums + 3 * sums * at_once + shared + (3 + at_once) * buffers
 
 
-def _bytes(shape: Shape) -> int:
+def float_bytes(shape: Shape) -> int:
     """Bytes of a float32 array."""
     return 4 * math.prod(shape)

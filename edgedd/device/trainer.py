@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgedd.augmentation import Draw
+from edgedd.device.free_memory import Room
 from edgedd.device.sessions import Sessions, value
 from edgedd.errors import BudgetError, EdgeddError
 from edgedd.synthetic_set import SyntheticSet, restore_factors
@@ -36,7 +37,7 @@ class Trainer:
     """State of one student in training; remembers the last parameters that gave a finite loss."""
 
     def __init__(self, sessions: Sessions, synthetic: SyntheticSet, weights: Mapping[str, np.ndarray]) -> None:
-        self._sessions, self._synthetic = sessions, synthetic
+        self._sessions, self._synthetic, self._room = sessions, synthetic, Room()
         self._bound: Values = {}
         carried = sessions.facts.carried
         self._zeros = {n: value(np.zeros(shape, np.float32)) for n, shape in carried.items() if n.startswith(SUM)}
@@ -62,8 +63,9 @@ class Trainer:
         """One step -> loss before the step.
 
         Raises EdgeddError when the loss is not finite, the parameters are then those of the last finite loss; and
-        BudgetError when the micro-batch does not fit into memory.
+        BudgetError when the micro-batch does not fit into memory, which is asked before memory is taken.
         """
+        self._room.check(self._sessions, self._synthetic, batch.size, micro_batch)
         arrays = batch._asdict()
         arrays |= {f"augment.{name}": array for name, array in drawn._asdict().items()}
         asked = self._sessions.facts.asked
