@@ -25,6 +25,7 @@ CONTRACT = (
     "students",
     "layers",
     "weights",
+    "memory_model",
     "set_file",
     "set_metadata",
     "synthetic_set",
