@@ -38,7 +38,7 @@ class Bundle:
         student: name of the network, such as convnet3-w64.
         image_shape: (C, H, W).
         classes: K names.
-        mode: what the training graph trains: full, head or bias.
+        mode: what the training graph trains: full, head, bias or last-<k>.
         target: name of the board it was made for, or None.
         threads: the board's cores, which training uses unless told otherwise, or None for those of the machine.
         files: name -> {"bytes": size, "sha256": hexadecimal} of the files beside the manifest.

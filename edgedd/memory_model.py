@@ -113,8 +113,12 @@ def predict(
 
 def workers(batch: int, micro_batch: int, threads: int) -> int:
     """How many micro-batches are computed at once: a batch is shared in whole micro-batches."""
-    share = micro_batch * -(-batch // (micro_batch * threads))
-    return max(1, -(-batch // share))
+    return max(1, -(-batch // part_size(batch, micro_batch, threads)))
+
+
+def part_size(batch: int, micro_batch: int, threads: int) -> int:
+    """Images of a batch that one of `threads` workers takes, in whole micro-batches; the last may take fewer."""
+    return micro_batch * -(-batch // (micro_batch * threads))
 
 
 def largest_map_bytes(parameters: Mapping[str, Shape], image_shape: tuple[int, int, int]) -> int:

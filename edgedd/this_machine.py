@@ -1,8 +1,6 @@
 """The Linux machine that this runs on, as a target: what /proc and its control group say, and a short measurement."""
 
-import os
 import platform
-import re
 import statistics
 import sys
 import time
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgedd.errors import TargetError
+from edgedd.machine import CGROUPS, PROC, available_bytes, memory_groups, text_of, usable_cores
 from edgedd.target import ISAS, THIS_MACHINE, Source, Target
 
 TRAINING_SHARE = 0.35
@@ -26,7 +25,7 @@ def this_machine() -> Target:
     Raises:
         TargetError: a processor that no profile names, or no Linux.
     """
-    isa, (ram, ram_text), cores = _isa(), _process_ram(), len(os.sched_getaffinity(0))
+    isa, (ram, ram_text), cores = _isa(), _process_ram(), usable_cores()
     size, rate = matrix_product_gflops()
     share = f"{100 * TRAINING_SHARE:.0f} % (what training reaches of a matrix product on x86-64)"
     fits = ram > RUNTIME_FLOOR_BYTES
@@ -80,17 +79,14 @@ def _product_seconds(side: int) -> float:
     return max(time.perf_counter() - begun, 1e-6)
 
 
-def _process_ram(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> tuple[int, str]:
+def _process_ram(proc: Path = PROC, groups: Path = CGROUPS) -> tuple[int, str]:
     """Bytes that one process may use, and where they come from."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found is None:
+    available = available_bytes(proc)
+    if available is None:
         raise TargetError(
             f"{proc / 'meminfo'} does not tell MemAvailable, wanted Linux; write a profile (.toml) instead"
         )
-    half = int(found[1]) * 1024 // 2
+    half = available // 2
     limit = _group_limit(proc, groups)
     if limit is not None and limit < half:
         return limit, "memory limit of the control group that this process is in"
@@ -99,24 +95,8 @@ def _process_ram(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup
 
 def _group_limit(proc: Path, groups: Path) -> int | None:
     """Smallest memory limit, in bytes, of this process's control group and of those around it (v2 and v1)."""
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    limits = []
-    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top, file = (groups / "memory", "memory.limit_in_bytes") if controllers else (groups, "memory.max")
-        inside = Path(path.lstrip("/"))
-        for group in (inside, *inside.parents):
-            try:
-                text = (top / group / file).read_text().strip()
-            except OSError:
-                continue
-            if text.isdigit():
-                limits.append(int(text))
-    return min(limits, default=None)
+    limits = [text_of(group.folder / group.limit).strip() for group in memory_groups(proc, groups)]
+    return min((int(limit) for limit in limits if limit.isdigit()), default=None)
 
 
 def _isa() -> str:

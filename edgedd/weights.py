@@ -17,7 +17,13 @@ HEADER_ROOM = 2**20
 
 def save_weights(path: str | os.PathLike[str], parameters: Mapping[str, np.ndarray]) -> None:
     """Write the parameters whole or not at all. Raises SettingError when the folder cannot be written to."""
-    write_bytes(path, safetensors.numpy.save({name: parameters[name] for name in sorted(parameters)}))
+    write_bytes(path, weights_bytes(parameters))
+
+
+def weights_bytes(parameters: Mapping[str, np.ndarray]) -> bytes:
+    """The file's bytes: the same parameters give the same ones."""
+    content: bytes = safetensors.numpy.save({name: parameters[name] for name in sorted(parameters)})
+    return content
 
 
 def load_weights(path: str | os.PathLike[str], specs: Mapping[str, ParameterSpec]) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from device_bundle import CLASSES, RECIPE, SHAPE, blobs
 
 import edgedd
@@ -43,6 +44,24 @@ def no_boards_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder of profiles: empty, and not that of whoever runs the tests."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config" / "edgedd" / "targets"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """Two runtimes that both wait for work on all cores slow each other down."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Networks from elsewhere: torch modules and ONNX files, trained against torch; and every way they can be refused."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,7 @@ SHAPE = (3, 8, 8)
 RECIPE = Recipe(student_lr=0.01, steps=50)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 class Mixture(nn.Module):

@@ -26,6 +26,7 @@ CONTRACT = (
     "layers",
     "weights",
     "memory_model",
+    "machine",
     "set_file",
     "set_metadata",
     "synthetic_set",

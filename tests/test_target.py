@@ -14,13 +14,7 @@ SHIPPED = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 SHARE_OF_MATRIX_PRODUCT = 0.35
 
 
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder of profiles: empty, and not that of whoever runs the tests."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    folder = tmp_path / "config" / "edgedd" / "targets"
-    folder.mkdir(parents=True)
-    return folder
+pytestmark = pytest.mark.usefixtures("own")
 
 
 def shipped() -> list[Target]:

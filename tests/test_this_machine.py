@@ -9,14 +9,7 @@ from edgedd import this_machine
 from edgedd.errors import TargetError
 from edgedd.target import KINDS, load_target
 
-
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder of profiles: empty, and not that of whoever runs the tests."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    folder = tmp_path / "config" / "edgedd" / "targets"
-    folder.mkdir(parents=True)
-    return folder
+pytestmark = pytest.mark.usefixtures("own")
 
 
 def test_this_machine_is_sane() -> None:

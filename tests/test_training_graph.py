@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,7 @@ STUDENTS = ("convnet2-w32", "resnet8", "mobilenet-tiny", "mlp")
 MODES = ("full", "head", "bias", "last-2")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two runtimes that both wait for work on all cores slow each other down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def problem(name: str, recipe: Recipe = RECIPE, shape: tuple[int, int, int] = (3, 8, 8)) -> Problem:

@@ -1,8 +1,7 @@
-"""The two onnxruntime sessions of a bundle, opened when first used, and what the training graph says of itself."""
+"""The onnxruntime sessions of a bundle, opened when first used, and what the training graph says of itself."""
 
 import ctypes
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from edgedd.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
 from edgedd.errors import BundleError, SettingError
+from edgedd.machine import usable_cores
 from edgedd.students import ParameterSpec
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Facts:
         buffers: the same of running statistics.
         carried: inputs that a step gives back changed, with their shapes: p.*, b.* and the optimizer's state.
         asked: names of all inputs.
-        activation_bytes: predicted peak of activations per image of a micro-batch; holds with low_memory, while the
-            default arena takes up to about twice as much.
+        activation_bytes: predicted peak of activations per image of a micro-batch; what the arena takes on top is in
+            edgedd.memory_model.
         batch_statistics: whether the batch is normalised by its own mean and variance.
     """
 
@@ -75,8 +75,8 @@ class Sessions:
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
-        self._bundle, self._runtime = bundle, runtime
-        few = min(bundle.threads or _cores(), _cores())
+        self.bundle, self.runtime = bundle, runtime
+        few = min(bundle.threads or usable_cores(), usable_cores())
         self.threads = 1 if runtime.low_memory else runtime.threads or few
         if runtime.low_memory:
             _map_large_blocks()
@@ -127,7 +127,7 @@ class Sessions:
             parameters, buffers = _specs(values["parameters"]), _specs(values["buffers"])
             peak, batch_statistics = int(values["activation_bytes"]), bool(values["batch_statistics"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            path = self._bundle.file(TRAIN_STEP)
+            path = self.bundle.file(TRAIN_STEP)
             raise BundleError(f"{path} does not describe its parameters ({error}): export the bundle again") from error
         shapes = {i.name: i.shape for i in self.train.get_inputs()}
         outputs = [o.name.removeprefix("next.") for o in self.train.get_outputs() if o.name.startswith("next.")]
@@ -143,9 +143,9 @@ class Sessions:
         options.log_severity_level = 4
         # Layouts rewritten for constant weights (the last level) only cost time here, where weights are inputs.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.enable_cpu_mem_arena = not self._runtime.low_memory
+        options.enable_cpu_mem_arena = not self.runtime.low_memory
         options.enable_mem_pattern = False  # one block planned ahead is larger than what the arena ends up with
-        path = self._bundle.file(name)
+        path = self.bundle.file(name)
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -154,11 +154,6 @@ class Sessions:
             raise BundleError(
                 f"onnxruntime {version} cannot load {path} ({reason}): export the bundle again"
             ) from error
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _specs(values: Mapping[str, Mapping[str, Any]]) -> dict[str, ParameterSpec]:

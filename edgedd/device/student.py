@@ -49,7 +49,7 @@ class Student:
     def __init__(self, bundle: Bundle, synthetic: SyntheticSet, runtime: Runtime, seed: int) -> None:
         self.bundle, self.synthetic = bundle, synthetic
         self.recipe, self.classes = synthetic.recipe, synthetic.classes
-        self._shape, self._runtime = synthetic.parameterization.shape, runtime
+        self._shape = synthetic.parameterization.shape
         self._sessions = Sessions(bundle, runtime)
         facts = self._sessions.facts
         self._specs = {**facts.parameters, **facts.buffers}
@@ -90,12 +90,12 @@ class Student:
 
     @property
     def activation_bytes(self) -> int:
-        """Predicted peak of activations per image of a micro-batch; the default arena takes up to twice as much."""
+        """Predicted peak of activations per image of a micro-batch, without what the arena takes on top."""
         return self._sessions.facts.activation_bytes
 
     def micro_batch(self, batch: int) -> int:
         """How many images of a batch of `batch` are computed at once."""
-        facts, runtime = self._sessions.facts, self._runtime
+        facts, runtime = self._sessions.facts, self._sessions.runtime
         if runtime.micro_batch is not None:
             return min(runtime.micro_batch, max(batch, 1))
         if facts.batch_statistics:

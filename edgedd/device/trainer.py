@@ -13,6 +13,7 @@ from edgedd.augmentation import Draw
 from edgedd.device.free_memory import Room
 from edgedd.device.sessions import Sessions, value
 from edgedd.errors import BudgetError, EdgeddError
+from edgedd.memory_model import part_size
 from edgedd.synthetic_set import SyntheticSet, restore_factors
 
 NO_MEMORY = ("bad_alloc", "failed to allocate", "out of memory")
@@ -154,7 +155,7 @@ def _parts(arrays: Mapping[str, np.ndarray], workers: int, micro_batch: int) -> 
     """A batch shared among workers in whole micro-batches; rows of the set come before images from outside."""
     stored = len(arrays["rows"])
     count = stored + len(arrays["images"])
-    share = micro_batch * -(-count // (micro_batch * workers))
+    share = part_size(count, micro_batch, workers)
     parts = []
     for first in range(0, count, share):
         last = min(first + share, count)

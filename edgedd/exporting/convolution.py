@@ -6,6 +6,7 @@ Timings are of onnxruntime on two x86 cores, batch 128, 64 channels, 16x16 pixel
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from edgedd.exporting.differentiate import Step
 
@@ -58,6 +59,12 @@ class Geometry:
         return tuple(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
 
     @property
+    def window(self) -> dict[str, Any]:
+        """The attributes that a convolution and its transposed one share."""
+        pads = self.begin + self.end
+        return {"strides": self.strides, "dilations": self.dilations, "pads": pads, "group": self.groups}
+
+    @property
     def flips(self) -> bool:
         """Whether the input's gradient is itself a plain convolution."""
         pads = zip(self.begin, self.end, self.reach, strict=True)
@@ -78,15 +85,7 @@ def conv_transpose(step: Step) -> dict[int, str]:
     """y = W^T * x + bias: the convolution turned round, so its gradients are those of Conv with x and g swapped."""
     geometry, gradients = Geometry.of(step), {}
     if 0 in step.needed:
-        gradients[0] = step.builder.node(
-            "Conv",
-            step.gradient,
-            step.inputs[1],
-            strides=geometry.strides,
-            dilations=geometry.dilations,
-            pads=geometry.begin + geometry.end,
-            group=geometry.groups,
-        )
+        gradients[0] = step.builder.node("Conv", step.gradient, step.inputs[1], **geometry.window)
     if 1 in step.needed:
         gradients[1] = _weight(step, step.gradient, step.inputs[0], geometry)
     return gradients | _bias(step, geometry)
@@ -122,16 +121,9 @@ def _flipped_conv(step: Step, geometry: Geometry) -> str:
 def _transposed_conv(step: Step, geometry: Geometry) -> str:
     rows = zip(geometry.result, geometry.strides, geometry.reach, geometry.begin, geometry.end, strict=True)
     reached = [(o - 1) * s + r + 1 - b - e for o, s, r, b, e in rows]
-    return step.builder.node(
-        "ConvTranspose",
-        step.gradient,
-        step.inputs[1],
-        strides=geometry.strides,
-        dilations=geometry.dilations,
-        pads=geometry.begin + geometry.end,
-        output_padding=[size - r for size, r in zip(geometry.size, reached, strict=True)],
-        group=geometry.groups,
-    )
+    missing = [size - r for size, r in zip(geometry.size, reached, strict=True)]
+    inputs = (step.gradient, step.inputs[1])
+    return step.builder.node("ConvTranspose", *inputs, output_padding=missing, **geometry.window)
 
 
 def _patches(step: Step, padded: str, geometry: Geometry, first: int = 2) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import safetensors.numpy
 
 import edgedd
 from edgedd.bundle import PREDICT, PREDICT_INT8, SET, TRAIN_STEP, WEIGHTS, Bundle, refuse_other_folder, write_bundle
@@ -22,7 +21,7 @@ from edgedd.students import default_student
 from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.target import Target, load_target
-from edgedd.weights import load_weights
+from edgedd.weights import load_weights, weights_bytes
 
 MAX_GRAPH_BYTES = 150_000
 
@@ -83,7 +82,7 @@ def export(
     if quantize and not start:
         start = _trained_here(contents, facts)
     if start:
-        contents[WEIGHTS] = safetensors.numpy.save({name: start[name] for name in sorted(start)})
+        contents[WEIGHTS] = weights_bytes(start)
     if quantize:
         from edgedd.exporting.int8 import int8_prediction
 

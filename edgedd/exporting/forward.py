@@ -32,3 +32,8 @@ class Forward:
     buffers: Mapping[str, ParameterSpec]
     append: Append
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def declare(self, builder: GraphBuilder, buffers: str = "b.") -> dict[str, str]:
+        """Parameters as graph inputs `p.<name>`, buffers behind the prefix `buffers` -> input of each by its name."""
+        given = ((self.parameters, "p."), (self.buffers, buffers))
+        return {name: builder.input(f"{p}{name}", spec.shape) for specs, p in given for name, spec in specs.items()}

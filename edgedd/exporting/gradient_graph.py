@@ -48,13 +48,12 @@ class GradientGraph:
 def gradient_graph(network: Forward, augmentation: Augmentation, mode: str) -> GradientGraph:
     """Only what `mode` trains is differentiated. Batch statistics are used, and kept, when everything is trained."""
     b = GraphBuilder(PREFIX)
-    parameters = {name: b.input(f"p.{name}", spec.shape) for name, spec in network.parameters.items()}
-    place = f"{PREFIX}b." if mode == "full" else "b."
-    buffers = {name: b.input(f"{place}{name}", spec.shape) for name, spec in network.buffers.items()}
+    values = network.declare(b, f"{PREFIX}b." if mode == "full" else "b.")
+    parameters, buffers = ({name: values[name] for name in specs} for specs in (network.parameters, network.buffers))
     images = b.input(f"{PREFIX}images", ("u", *network.shape))
     labels, share = b.input(f"{PREFIX}labels", ("u", network.num_classes)), b.input(f"{PREFIX}share", ())
     images = augment(b, augmentation, network.shape, images)
-    logits = network.append(b, {**parameters, **buffers}, images)
+    logits = network.append(b, values, images)
     trained = trained_names(b.nodes, parameters, mode)
     next_buffers = {}
     if mode == "full":

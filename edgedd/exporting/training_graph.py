@@ -58,8 +58,7 @@ def training_graph(
 def prediction_graph(network: Forward) -> onnx.ModelProto:
     """`p.<name>`, `b.<name>` and `images` (b, C, H, W), float32 and normalised -> `logits` (b, K)."""
     b = GraphBuilder()
-    values = {name: b.input(f"p.{name}", spec.shape) for name, spec in network.parameters.items()}
-    values |= {name: b.input(f"b.{name}", spec.shape) for name, spec in network.buffers.items()}
+    values = network.declare(b)
     logits = network.append(b, values, b.input("images", ("b", *network.shape)))
     return b.model(
         {b.node("Identity", logits, name="logits") if logits != "logits" else logits: ["b", network.num_classes]}
@@ -68,10 +67,7 @@ def prediction_graph(network: Forward) -> onnx.ModelProto:
 
 def _declare(b: GraphBuilder, network: Forward, gradient: GradientGraph) -> None:
     """The inputs that do not depend on the parameterization or the optimizer."""
-    for name, spec in network.parameters.items():
-        b.input(f"p.{name}", spec.shape)
-    for name, spec in network.buffers.items():
-        b.input(f"b.{name}", spec.shape)
+    network.declare(b)
     for name in gradient.trained:
         b.input(f"sum.{name}", network.parameters[name].shape)
     for name in gradient.augments:
