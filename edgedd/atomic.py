@@ -1,7 +1,9 @@
-"""Write a file whole or not at all: temporary file, fsync, rename."""
+"""Write a file whole or not at all: temporary file, fsync, rename.
+
+tempfile is imported where it is used: with what it needs it takes most of a megabyte, and training reads only.
+"""
 
 import os
-import tempfile
 from pathlib import Path
 
 from edgedd.errors import SettingError
@@ -13,6 +15,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         SettingError: the folder does not exist or cannot be written to, or the disk is full.
     """
+    import tempfile
+
     path = Path(path)
     _refuse_other(path)
     temporary = ""
@@ -35,6 +39,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 def refuse_unwritable(path: str | os.PathLike[str]) -> None:
     """What `write_bytes` would refuse, said before long work instead of after it; leaves nothing behind."""
+    import tempfile
+
     path = Path(path)
     _refuse_other(path)
     try:

@@ -9,8 +9,6 @@ predict.int8.onnx     images -> logits with those weights, quantised (only with 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +86,9 @@ def write_bundle(path: str | os.PathLike[str], contents: Mapping[str, bytes], fa
     image_shape, classes, mode, target and threads. Raises SettingError when something else than a bundle is at `path`,
     or it cannot be written.
     """
+    import shutil
+    import tempfile
+
     folder = Path(path)
     refuse_other_folder(folder)
     files = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()}
@@ -125,6 +126,9 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
     """Rename `temporary` to `folder`; an older folder steps aside first and comes back if the rename fails."""
+    import shutil
+    import tempfile
+
     if not folder.exists():
         os.rename(temporary, folder)
         return

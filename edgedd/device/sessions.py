@@ -3,7 +3,6 @@
 import ctypes
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from edgedd.machine import usable_cores
 from edgedd.students import ParameterSpec
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import onnxruntime
 
 M_MMAP_THRESHOLD = -3
@@ -106,7 +107,9 @@ class Sessions:
         return self._open(PREDICT_INT8)
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
+    def _pool(self) -> "ThreadPoolExecutor":
+        from concurrent.futures import ThreadPoolExecutor
+
         return ThreadPoolExecutor(self.threads, thread_name_prefix="edgedd")
 
     @cached_property

@@ -16,13 +16,13 @@ from edgedd.device.images import checked_batch, checked_labels, checked_rows, no
 from edgedd.device.sessions import Runtime, Sessions
 from edgedd.device.trainer import Batch, Trainer
 from edgedd.errors import BundleError, SettingError
+from edgedd.memory_model import even_share, suited_micro_batch
 from edgedd.recipe import Recipe
 from edgedd.students import initial_parameters
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.weights import load_weights, save_weights
 
 PREDICT_BATCH = 64
-CACHE_BYTES = 8_000_000
 GHOST_BATCH = 32
 NO_ROWS = np.zeros(0, np.int64)
 OnEpoch = Callable[[int, float], object]
@@ -72,7 +72,7 @@ class Student:
         `threads` is the number of CPU threads, by default one for each core of the bundle's target, as far as this
         machine has them; one thread gives the same bits each time. `micro_batch` is how many images of a batch are
         computed at once: memory grows with it, and the result is the same but for batch normalisation, whose
-        statistics are those of a micro-batch; by default what keeps activations in the processor's cache, or 32 for
+        statistics are those of a micro-batch; by default what keeps activations in the processor's cache, or up to 32 for
         batch normalisation (ghost batches, Hoffer et al. 2017). `low_memory` goes image by image unless
         `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. Raises BundleError or
         FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
@@ -99,8 +99,8 @@ class Student:
         if runtime.micro_batch is not None:
             return min(runtime.micro_batch, max(batch, 1))
         if facts.batch_statistics:
-            return min(GHOST_BATCH, max(batch, 1))
-        return 1 if runtime.low_memory else max(1, min(batch, CACHE_BYTES // max(facts.activation_bytes, 1)))
+            return even_share(batch, GHOST_BATCH)
+        return 1 if runtime.low_memory else suited_micro_batch(batch, self._sessions.threads, facts.activation_bytes)
 
     def fit(
         self,
