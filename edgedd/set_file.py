@@ -94,10 +94,7 @@ def parse(content: bytes) -> dict[str, Any]:
     if len(shape) != 2 or shape[1] != len(fields["classes"]) or shape[0] < 1 or shape[0] % shape[1]:
         wanted = f"U8 (n, {len(fields['classes'])}) with as many images for each class"
         raise FormatError(f"tensor labels is {dtype} {shape}, wanted {wanted}")
-    if parameterization.kind == "low_rank" and parameterization.subspaces > shape[0]:
-        raise FormatError(
-            f"{parameterization.subspaces} subspaces for {shape[0]} images, wanted at least one image each"
-        )
+    parameterization.check_count(shape[0])
     specs = tensor_specs(parameterization, *shape)
     for name in sorted(specs.keys() | entries.keys()):
         if name not in specs:

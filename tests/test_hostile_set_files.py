@@ -93,7 +93,7 @@ HOSTILE = {
     "kind is a list": (meta(lambda m: m["parameterization"].update(kind=[])), "kind=[]"),
     "3 bits": (meta(lambda m: m["parameterization"].update(bits=3)), "bits=3"),
     "rank 9": (meta(lambda m: m["parameterization"].update(rank=9)), "rank=9"),
-    "subspaces": (meta(lambda m: m["parameterization"].update(subspaces=3)), "3 subspaces for 2 images"),
+    "subspaces": (meta(lambda m: m["parameterization"].update(subspaces=3)), "2 images for 3 subspaces"),
     "sides": (meta(lambda m: m["parameterization"].update(shape=[1, 8, 10**9])), "sides of 8..96"),
     "equal classes": (meta(lambda m: m.update(classes=["a", "a"])), "classes has 2 names"),
     "three classes": (
