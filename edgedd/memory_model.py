@@ -8,7 +8,8 @@ Constants were measured with Python 3.11, numpy 2 and onnxruntime 1.31 on x86-64
 - SLACK_BYTES: what the C library and the arena keep beside the values that are counted, a worker more for its stack.
 - HOLES: onnxruntime's arena takes regions of 1, 2, 4, ... MiB, hands out the smallest free chunk that fits and splits
   chunks of twice the size or more. New parameters and gradients, which outlive the activations around them, come to
-  lie in large free chunks and spoil them; up to HOLES of the largest maps, for each micro-batch at once, are lost.
+  lie in large free chunks and spoil them: up to HOLES times the largest map, for each micro-batch at once, the less the
+  smaller its share of all activations is, since more of other sizes can then fill what is left.
 - ROUNDED: what rounding up to pages, chunks and the C library's blocks adds to activations.
 
 CACHE_BYTES is what activations of a micro-batch may take by default, about a core's second-level cache, but for
@@ -22,7 +23,7 @@ from dataclasses import dataclass, fields
 RUNTIME_BYTES = 68_000_000
 SESSION_PER_BYTE = 80
 SLACK_BYTES, WORKER_BYTES = 6_700_000, 1_500_000
-HOLES = 1.72
+HOLES = 6.97
 ROUNDED = 1.06
 CACHE_BYTES, LEAST_AT_ONCE = 1_500_000, 2
 Shape = Sequence[int]
@@ -101,7 +102,8 @@ def predict(
     at_once = 1 if low_memory else workers(batch, micro_batch, threads)
     images = at_once * min(micro_batch, batch)
     activations = images * activation_bytes
-    hole = min(largest_map_bytes(parameters, image_shape), activation_bytes // 3)
+    largest = largest_map_bytes(parameters, image_shape)
+    hole = largest * min(largest / max(activation_bytes, 1), 0.25)
     holes = HOLES * images * hole if backbone_trained(carried) and not low_memory else 0
     kernels = [float_bytes(shape) for name, shape in carried.items() if name.startswith("sum.") and len(shape) > 2]
     return Breakdown(

@@ -72,8 +72,8 @@ class Student:
         `threads` is the number of CPU threads, by default one for each core of the bundle's target, as far as this
         machine has them; one thread gives the same bits each time. `micro_batch` is how many images of a batch are
         computed at once: memory grows with it, and the result is the same but for batch normalisation, whose
-        statistics are those of a micro-batch; by default what keeps activations in the processor's cache, or up to 32 with
-        batch normalisation (ghost batches, Hoffer et al. 2017). `low_memory` goes image by image unless
+        statistics are those of a micro-batch; by default what keeps activations in the processor's cache, or up to 32
+        with batch normalisation (ghost batches, Hoffer et al. 2017). `low_memory` goes image by image unless
         `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. Raises BundleError or
         FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
         """
