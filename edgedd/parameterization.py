@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from edgedd.errors import SettingError
+from edgedd.formation import Formation
 from edgedd.low_rank import LowRank
 from edgedd.pixels import Pixels
 from edgedd.stored_images import MAX_SIDE, MIN_SIDE
@@ -18,14 +19,19 @@ __all__ = [
     "MAX_SIDE",
     "MIN_SIDE",
     "PARAMETERIZATIONS",
+    "Formation",
     "LowRank",
     "Parameterization",
     "Pixels",
     "parameterization_from_dict",
 ]
 
-Parameterization = Pixels | LowRank
-PARAMETERIZATIONS: dict[str, type[Pixels] | type[LowRank]] = {"pixels": Pixels, "low_rank": LowRank}
+Parameterization = Pixels | Formation | LowRank
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
+    "pixels": Pixels,
+    "formation": Formation,
+    "low_rank": LowRank,
+}
 
 
 def parameterization_from_dict(values: Mapping[str, Any]) -> Parameterization:

@@ -9,11 +9,12 @@ import numpy as np
 from edgedd import set_file
 from edgedd.augmentation import Augmentation
 from edgedd.errors import BudgetError, SettingError
-from edgedd.parameterization import LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
 from edgedd.recipe import Recipe
 
 MAX_IPC = 10_000
 COMMAND_SLACK = 32
+_TAKES: dict[str, tuple[str, ...]] = {"low_rank": ("rank", "subspaces"), "pixels": (), "formation": ("formation",)}
 _ITEM = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
 LONGEST_RECIPE = Recipe(
     student_lr=0.0125,
@@ -47,15 +48,27 @@ def file_bytes(
 
 
 def parameterization_for(
-    shape: tuple[int, int, int], kind: str | None, rank: int | None, bits: int | None, subspaces: int | None = None
+    shape: tuple[int, int, int],
+    kind: str | None,
+    rank: int | None,
+    bits: int | None,
+    subspaces: int | None = None,
+    *,
+    formation: int | None = None,
 ) -> Parameterization:
     """What was asked for, the rest by default: low_rank in 4 bits, at a quarter of the shorter side (grey: half)."""
+    kind = kind or "low_rank"
+    if kind not in _TAKES:
+        raise SettingError(f"parameterization {kind!r}, wanted {', '.join(_TAKES)}")
+    given = {"rank": rank, "subspaces": subspaces, "formation": formation}
+    odd = [name for name, value in given.items() if value is not None and name not in _TAKES[kind]]
+    if odd:
+        others = ", ".join(other for other, takes in _TAKES.items() if set(odd) <= set(takes))
+        raise SettingError(f"{kind} takes no {' and no '.join(odd)}: leave it out or choose {others or 'another'}")
     if kind == "pixels":
-        if rank is not None or subspaces is not None:
-            raise SettingError("pixels take no rank and no subspaces: leave them out or choose low_rank")
         return Pixels(shape, bits or 8)
-    if kind not in (None, "low_rank"):
-        raise SettingError(f"parameterization {kind!r}, wanted low_rank or pixels")
+    if kind == "formation":
+        return Formation(shape, 2 if formation is None else formation, bits or 8)
     default = max(4, min(shape[1:]) // (4 if shape[0] > 1 else 2))
     return LowRank(shape, default if rank is None else rank, subspaces or 1, bits or 4)
 
@@ -71,15 +84,15 @@ def storage(
 ) -> Storage:
     """The most images per class within `budget_bytes`, or the bytes of `ipc`.
 
-    Raises BudgetError: not one image a class fits (says the smallest budget that works).
+    Raises SettingError: an ipc that this parameterization cannot store.
+    Raises BudgetError: the fewest images that it can store do not fit (says the smallest budget that works).
     """
 
     def size(images: int) -> int:
         return file_bytes(parameterization, images * len(classes), classes, provenance, recipe)
 
     if ipc is not None:
-        if not 1 <= ipc <= MAX_IPC:
-            raise SettingError(f"ipc={ipc}, wanted 1 to {MAX_IPC} images per class")
+        _check_ipc(parameterization, ipc, len(classes))
         predicted = size(ipc)
         if budget_bytes is not None and predicted > budget_bytes:
             raise BudgetError(f"ipc {ipc} takes {predicted} bytes, more than the budget of {budget_bytes}: lower one")
@@ -88,27 +101,48 @@ def storage(
         raise SettingError("neither bytes nor ipc is given: say how large the set may be")
     if budget_bytes > set_file.MAX_BYTES:
         raise BudgetError(f"{budget_bytes} bytes are more than a file may have, wanted at most {set_file.MAX_BYTES}")
-    if budget_bytes < size(1):
+    step, least = parameterization.per_stored, _least_ipc(parameterization, len(classes))
+    if budget_bytes < size(least):
         raise _too_small(parameterization, classes, provenance, budget_bytes)
-    low, high = 1, 2
-    while high < MAX_IPC and size(high) <= budget_bytes:
-        low, high = high, min(2 * high, MAX_IPC)
+    low, most = least // step, MAX_IPC // step
+    high = min(2 * low, most)
+    while high < most and size(high * step) <= budget_bytes:
+        low, high = high, min(2 * high, most)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if size(middle) <= budget_bytes else (low, middle - 1)
-    return Storage(parameterization, low, size(low))
+        low, high = (middle, high) if size(middle * step) <= budget_bytes else (low, middle - 1)
+    return Storage(parameterization, low * step, size(low * step))
+
+
+def _least_ipc(parameterization: Parameterization, num_classes: int) -> int:
+    """The fewest images per class that can be stored, whole stored images."""
+    step = parameterization.per_stored
+    return step * -(-parameterization.least_count // (step * num_classes))
+
+
+def _check_ipc(parameterization: Parameterization, ipc: int, num_classes: int) -> None:
+    step = parameterization.per_stored
+    if not 1 <= ipc <= MAX_IPC:
+        raise SettingError(f"ipc={ipc}, wanted 1 to {MAX_IPC} images per class")
+    if ipc % step:
+        raise SettingError(
+            f"ipc={ipc}, wanted a multiple of {step}: {parameterization.kind} stores so many as one image"
+        )
+    parameterization.check_count(ipc * num_classes)
 
 
 def _too_small(
     parameterization: Parameterization, classes: tuple[str, ...], provenance: Mapping[str, Any], budget_bytes: int
 ) -> BudgetError:
-    """What one image a class takes as asked for, and at least; with room for the command that the file will hold."""
+    """What the fewest images take as asked for, and at least; with room for the command that the file will hold."""
     smallest = LowRank(parameterization.shape, 1, 1, 2)
     asked, least = (
-        file_bytes(form, len(classes), classes, provenance) + COMMAND_SLACK for form in (parameterization, smallest)
+        file_bytes(form, _least_ipc(form, len(classes)) * len(classes), classes, provenance) + COMMAND_SLACK
+        for form in (parameterization, smallest)
     )
+    fewest = _least_ipc(parameterization, len(classes))
     return BudgetError(
-        f"{budget_bytes} bytes hold less than one image a class as {parameterization.kind} at "
-        f"{parameterization.bits} bits, which takes {asked}; the smallest that works is {least}, as low_rank at rank 1 "
-        "and 2 bits: raise the bytes or lower rank or bits"
+        f"{budget_bytes} bytes hold less than {'one image' if fewest == 1 else f'{fewest} images'} a class as "
+        f"{parameterization.kind} at {parameterization.bits} bits, which takes {asked}; the smallest that works is "
+        f"{least}, as low_rank at rank 1 and 2 bits: raise the bytes or lower rank or bits"
     )

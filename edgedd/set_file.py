@@ -1,4 +1,4 @@
-"""The file of a synthetic set, format version 1 (docs/format.md), read and written; hostile until checked."""
+"""The file of a synthetic set, format versions 1 and 2 (docs/format.md), read and written; hostile until checked."""
 
 import math
 import os
@@ -95,6 +95,10 @@ def parse(content: bytes) -> dict[str, Any]:
         wanted = f"U8 (n, {len(fields['classes'])}) with as many images for each class"
         raise FormatError(f"tensor labels is {dtype} {shape}, wanted {wanted}")
     parameterization.check_count(shape[0])
+    if shape[0] // shape[1] % parameterization.per_stored:
+        raise FormatError(
+            f"{shape[0]} images of {shape[1]} classes, wanted a multiple of {parameterization.per_stored} a class"
+        )
     specs = tensor_specs(parameterization, *shape)
     for name in sorted(specs.keys() | entries.keys()):
         if name not in specs:

@@ -1,4 +1,4 @@
-"""The metadata of a synthetic-set file, format version 1 (docs/format.md): JSON text to checked fields and back."""
+"""The metadata of a synthetic-set file, format versions 1 and 2 (docs/format.md): JSON to checked fields and back."""
 
 import json
 import re
@@ -10,7 +10,8 @@ from edgedd.errors import FormatError, SettingError
 from edgedd.parameterization import Parameterization, parameterization_from_dict
 from edgedd.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
+KINDS_OF_VERSION_1 = ("pixels", "low_rank")
 MAX_CLASSES = 4096
 MAX_NAME = 256
 _KEYS = ("version", "parameterization", "recipe", "classes", "provenance")
@@ -21,7 +22,8 @@ def to_text(
     parameterization: Parameterization, recipe: Recipe, classes: tuple[str, ...], provenance: Mapping[str, Any]
 ) -> str:
     """The metadata as compact JSON. Raises SettingError for provenance that JSON cannot hold."""
-    values = (VERSION, parameterization.as_dict(), recipe.as_dict(), list(classes), dict(provenance))
+    version = 1 if parameterization.kind in KINDS_OF_VERSION_1 else VERSION
+    values = (version, parameterization.as_dict(), recipe.as_dict(), list(classes), dict(provenance))
     try:
         text = _dumps(dict(zip(_KEYS, values, strict=True)))
     except (TypeError, ValueError, RecursionError) as error:
@@ -37,7 +39,7 @@ def from_header(header: Mapping[str, Any]) -> dict[str, Any]:
     values = strict_json("metadata edgedd", stored["edgedd"])
     version = values.get("version") if isinstance(values, dict) else None
     if type(version) is not int or version < 1:
-        raise FormatError(f"metadata version={version!r}, wanted {VERSION}")
+        raise FormatError(f"metadata version={version!r}, wanted 1 to {VERSION}")
     if version > VERSION:
         raise FormatError(f"format version {version}, this edgedd reads up to {VERSION}: upgrade edgedd")
     _only("metadata", values, set(_KEYS))
@@ -45,8 +47,11 @@ def from_header(header: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(values[key], dict):
             raise FormatError(f"metadata {key} is not an object")
     _only("metadata recipe", values["recipe"], _RECIPE_KEYS)
+    parameterization = parameterization_from_dict(values["parameterization"])
+    if version == 1 and parameterization.kind not in KINDS_OF_VERSION_1:
+        raise FormatError(f"kind={parameterization.kind!r} in a file of format version 1, wanted version 2")
     return {
-        "parameterization": parameterization_from_dict(values["parameterization"]),
+        "parameterization": parameterization,
         "recipe": Recipe.from_dict(values["recipe"]),
         "classes": class_names(values["classes"]),
         "provenance": values["provenance"],

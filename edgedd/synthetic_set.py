@@ -1,6 +1,6 @@
 """A synthetic set: factors, soft labels, normalisation, recipe and provenance in one .safetensors file.
 
-Format version 1 is specified in docs/format.md. This file holds the set in memory; `edgedd.set_file` reads and writes.
+The format is specified in docs/format.md. This file holds the set in memory; `edgedd.set_file` reads and writes.
 """
 
 import os

@@ -11,7 +11,7 @@ from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.methods import METHODS, method_named
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.parameterization import LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
 
 SHAPE = (3, 12, 8)
 CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
@@ -24,6 +24,7 @@ SMALL = {
 FORMS: list[Parameterization] = [
     Pixels(SHAPE, 16),
     Pixels(SHAPE, 4),
+    Formation(SHAPE, 2, 8),
     LowRank(SHAPE, 3, 1, 8),
     LowRank(SHAPE, 4, 2, 4),
     LowRank(SHAPE, 8, 1, 2),
@@ -73,7 +74,7 @@ def test_equal_seeds_give_equal_factors(name: str, form: Parameterization) -> No
         results.append({**run.synthetic.numpy_factors(), "labels": run.synthetic.numpy_labels()})
     for leaf, values in results[0].items():
         assert np.array_equal(values, results[1][leaf])
-    main = "images" if form.kind == "pixels" else "core"
+    main = next(iter(form.factor_shapes(8)))
     assert not np.array_equal(results[0][main], results[2][main])
 
 

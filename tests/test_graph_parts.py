@@ -9,18 +9,25 @@ from edgedd.augmentation import Augmentation, Draw, draw
 from edgedd.exporting.augment import augment
 from edgedd.exporting.builder import INT64, GraphBuilder
 from edgedd.exporting.decode import decode, factor_inputs
-from edgedd.parameterization import LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
 
 
 @pytest.mark.parametrize(
     "parameterization",
-    [Pixels((3, 8, 9)), LowRank((3, 8, 9), 3), LowRank((1, 9, 8), 3, 2), LowRank((3, 8, 8), 8, 3)],
+    [
+        Pixels((3, 8, 9)),
+        Formation((3, 8, 9)),
+        Formation((1, 13, 17), 3),
+        LowRank((3, 8, 9), 3),
+        LowRank((1, 9, 8), 3, 2),
+        LowRank((3, 8, 8), 8, 3),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("rows", [[0, 6, 3, 3, 5], [1], []], ids=len)
 def test_decoding_in_the_graph_equals_numpy_and_torch(parameterization: Parameterization, rows: list[int]) -> None:
     b = GraphBuilder()
-    factors = random_factors(parameterization, 7, np.random.default_rng(0))
+    factors = random_factors(parameterization, 7 * parameterization.per_stored, np.random.default_rng(0))
     images = decode(b, parameterization, factor_inputs(b, parameterization), b.input("rows", ("k",), INT64))
     index = np.array(rows, np.int64)
     feeds = {f"factors.{n}": v for n, v in factors.items()} | {"rows": index}

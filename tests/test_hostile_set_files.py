@@ -58,6 +58,7 @@ def twice(key: str) -> bytes:
 
 
 WHOLE = GOLDEN.read_bytes()
+FORMATION = {"kind": "formation", "shape": [1, 8, 8], "formation": 2, "bits": 4}
 DEEP = "[" * 100_000
 HOSTILE = {
     "empty": (b"", "header does not fit"),
@@ -79,7 +80,7 @@ HOSTILE = {
     "metadata is no JSON": (altered(lambda h: h.update({"__metadata__": {"edgedd": {}}})), "metadata version=None"),
     "unknown key": (meta(lambda m: m.update(extra=1)), "unknown or missing keys (extra)"),
     "missing key": (meta(lambda m: m.pop("classes")), "unknown or missing keys (classes)"),
-    "higher version": (meta(lambda m: m.update(version=2)), "format version 2, this edgedd reads up to 1: upgrade"),
+    "higher version": (meta(lambda m: m.update(version=3)), "format version 3, this edgedd reads up to 2: upgrade"),
     "version true": (meta(lambda m: m.update(version=True)), "metadata version=True"),
     "NaN": (meta(lambda m: m["recipe"].update(momentum=float("nan"))), "metadata edgedd is not JSON"),
     "infinity": (meta(lambda m: m["provenance"].update(x=math.inf)), "metadata edgedd is not JSON"),
@@ -91,6 +92,20 @@ HOSTILE = {
     "recipe is a list": (meta(lambda m: m.update(recipe=[])), "recipe is not an object"),
     "unknown kind": (meta(lambda m: m["parameterization"].update(kind="pickle")), "kind='pickle'"),
     "kind is a list": (meta(lambda m: m["parameterization"].update(kind=[])), "kind=[]"),
+    "kind of version 2": (meta(lambda m: m.update(parameterization=FORMATION)), "in a file of format version 1"),
+    "cut formation": (
+        meta(lambda m: m.update(version=2, parameterization=FORMATION)),
+        "2 images, wanted a multiple of 4",
+    ),
+    "formation of two classes": (
+        altered(
+            lambda h: (
+                h["__metadata__"]["edgedd"].update(version=2, parameterization=FORMATION),
+                h["labels"].update(shape=[4, 2]),
+            )
+        ),
+        "4 images of 2 classes, wanted a multiple of 4 a class",
+    ),
     "3 bits": (meta(lambda m: m["parameterization"].update(bits=3)), "bits=3"),
     "rank 9": (meta(lambda m: m["parameterization"].update(rank=9)), "rank=9"),
     "subspaces": (meta(lambda m: m["parameterization"].update(subspaces=3)), "2 images for 3 subspaces"),

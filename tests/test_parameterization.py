@@ -1,6 +1,7 @@
 """What every parameterization promises, driven by the dict they are listed in."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ import tiny_sets
 import torch
 
 from edgedd.errors import SettingError
-from edgedd.parameterization import PARAMETERIZATIONS, LowRank, Pixels, parameterization_from_dict
+from edgedd.parameterization import PARAMETERIZATIONS, Formation, LowRank, Pixels, parameterization_from_dict
 from edgedd.quantize import packed_size
 from edgedd.set_file import tensor_specs
 
-SHAPE = (3, 10, 12)
+SHAPE = (3, 13, 14)
+COUNT = 36
 EXAMPLES = {
     "pixels": [Pixels(SHAPE), Pixels(SHAPE, 16)],
+    "formation": [Formation(SHAPE), Formation(SHAPE, 3, 16)],
     "low_rank": [LowRank(SHAPE, 4), LowRank(SHAPE, 3, 5, 4), LowRank(SHAPE, 10, 2, 16)],
 }
 ALL = [form for kind in PARAMETERIZATIONS for form in EXAMPLES[kind]]
@@ -33,19 +36,19 @@ def pictures(count: int, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> 
 
 @pytest.mark.parametrize("form", ALL, ids=str)
 def test_torch_and_numpy_decode_alike(form) -> None:
-    factors = form.encode(pictures(10))
-    assert {name: values.shape for name, values in factors.items()} == form.factor_shapes(10)
+    factors = form.encode(pictures(COUNT))
+    assert {name: values.shape for name, values in factors.items()} == form.factor_shapes(COUNT)
     tensors = {name: torch.tensor(values, requires_grad=True) for name, values in factors.items()}
     for rows in ROWS:
         here, there = form.decode(factors, rows), form.decode(tensors, rows)
         np.testing.assert_allclose(there.detach().numpy(), here, rtol=0, atol=1e-5)
-    form.decode(tensors, np.arange(10)).square().sum().backward()
+    form.decode(tensors, np.arange(COUNT)).square().sum().backward()
     assert all(tensor.grad is not None and bool(tensor.grad.abs().sum() > 0) for tensor in tensors.values())
 
 
 @pytest.mark.parametrize("form", ALL, ids=str)
 def test_rows_equal_the_slice(form) -> None:
-    factors = form.encode(pictures(10))
+    factors = form.encode(pictures(COUNT))
     whole = form.decode(factors, slice(None))
     for rows in ROWS:
         part = form.decode(factors, rows)
@@ -62,6 +65,32 @@ def test_decode_is_left_core_right() -> None:
         for c in range(3):
             wanted = factors["left"][s] @ factors["core"][i, c] @ factors["right"][s]
             np.testing.assert_allclose(images[i, c], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("f", [2, 3])
+def test_a_formation_is_tiles_upsampled_by_torch(f: int) -> None:
+    form = Formation(SHAPE, f)
+    stored = np.random.default_rng(1).normal(size=(2, *SHAPE)).astype(np.float32)
+    images = form.decode({"images": stored}, slice(None))
+    edges = {2: ([0, 7, 13], [0, 7, 14]), 3: ([0, 5, 9, 13], [0, 5, 10, 14])}[f]  # the first tiles are the longer ones
+    for i in range(2 * f * f):
+        row, column = i % (f * f) // f, i % f
+        tall, wide = (slice(*side[k : k + 2]) for side, k in zip(edges, (row, column), strict=True))
+        tile = torch.tensor(stored[i // (f * f)][None, :, tall, wide])
+        wanted = torch.nn.functional.interpolate(tile, SHAPE[1:], mode="bilinear", align_corners=False)
+        np.testing.assert_allclose(images[i], wanted[0].numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("f", [2, 3])
+def test_a_formation_keeps_what_was_upsampled_and_errs_least_otherwise(f: int) -> None:
+    form = Formation(SHAPE, f)
+    once = form.decode(form.encode(pictures(COUNT)), slice(None))
+    np.testing.assert_allclose(form.decode(form.encode(once), slice(None)), once, rtol=0, atol=1e-5)
+    flat = np.broadcast_to(np.arange(COUNT, dtype=np.float32)[:, None, None, None], (COUNT, *SHAPE))
+    np.testing.assert_allclose(form.decode(form.encode(flat), slice(None)), flat, rtol=0, atol=1e-4)
+    leaf = torch.tensor(form.encode(pictures(COUNT))["images"], requires_grad=True)
+    (form.decode({"images": leaf}, slice(None)) - torch.tensor(pictures(COUNT))).square().sum().backward()
+    assert leaf.grad is not None and float(leaf.grad.abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("form", [Pixels((1, 9, 9)), LowRank((1, 9, 9), 9), LowRank((1, 9, 9), 9, 3)], ids=str)
@@ -83,10 +112,10 @@ def test_the_encoding_error_falls_with_the_rank(subspaces: int) -> None:
 @pytest.mark.parametrize("bits", [16, 8, 4, 2])
 @pytest.mark.parametrize("kind", PARAMETERIZATIONS)
 def test_counted_bytes_are_file_bytes(kind: str, bits: int) -> None:
-    form = LowRank(SHAPE, 3, 2, bits) if kind == "low_rank" else Pixels(SHAPE, bits)
-    synthetic = tiny_sets.random_set(form, 2, 5, seed=0)
+    form = replace(EXAMPLES[kind][-1], bits=bits)
+    synthetic = tiny_sets.random_set(form, 2, COUNT // 2, seed=0)
     width = {"F32": 4, "F16": 2, "U8": 1}
-    counted = sum(width[dtype] * int(np.prod(shape)) for dtype, shape in tensor_specs(form, 10, 2).values())
+    counted = sum(width[dtype] * int(np.prod(shape)) for dtype, shape in tensor_specs(form, COUNT, 2).values())
     content = synthetic.to_bytes()
     assert len(content) == synthetic.nbytes == 8 + int.from_bytes(content[:8], "little") + counted
 
@@ -96,6 +125,7 @@ def test_bytes_by_hand() -> None:
     assert specs["factors.core"] == ("U8", (100 * 3 * 8 * 8 // 2,)) and packed_size(3, 2) == 1
     assert specs["scale.core"] == ("F16", (1, 3, 8, 8)) and specs["factors.left"] == ("F16", (4, 32, 8))
     assert tensor_specs(Pixels((3, 32, 32)), 100, 10)["factors.images"] == ("U8", (100, 3, 32, 32))
+    assert tensor_specs(Formation((3, 32, 32)), 400, 10)["factors.images"] == ("U8", (100, 3, 32, 32))
 
 
 @pytest.mark.parametrize("form", ALL, ids=str)
@@ -106,12 +136,14 @@ def test_a_dict_and_back(form) -> None:
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
-        ({"kind": "wavelets"}, "kind='wavelets', wanted one of pixels, low_rank"),
+        ({"kind": "wavelets"}, "kind='wavelets', wanted one of pixels, formation, low_rank"),
         ({"kind": "pixels", "shape": [1, 8, 8]}, "unknown or missing keys .bits."),
         ({"kind": "pixels", "shape": [2, 8, 8], "bits": 8}, "wanted 1 or 3 channels"),
         ({"kind": "pixels", "shape": [1, 7, 8], "bits": 8}, "sides of 8..96"),
         ({"kind": "pixels", "shape": 8, "bits": 8}, "wanted .channels, height, width."),
         ({"kind": "pixels", "shape": [1, 8, 8], "bits": True}, "bits=True"),
+        ({"kind": "formation", "shape": [1, 8, 12], "bits": 8, "formation": 3}, r"formation=3.*\[2, 2\]"),
+        ({"kind": "formation", "shape": [1, 8, 12], "bits": 8, "formation": 2.0}, "formation=2.0"),
         ({"kind": "low_rank", "shape": [1, 8, 12], "bits": 8, "rank": 9, "subspaces": 1}, r"rank=9.*\[1, 8\]"),
         ({"kind": "low_rank", "shape": [1, 8, 8], "bits": 8, "rank": 2, "subspaces": 0}, "subspaces=0"),
     ],
@@ -126,3 +158,5 @@ def test_images_of_another_shape_and_too_few_images_are_refused() -> None:
         Pixels(SHAPE).encode(np.zeros((2, 3, 8, 8)))
     with pytest.raises(SettingError, match="2 images for 3 subspaces"):
         LowRank(SHAPE, 2, 3).encode(np.zeros((2, *SHAPE)))
+    with pytest.raises(SettingError, match="6 images, wanted a multiple of 4"):
+        Formation(SHAPE, 2).encode(np.zeros((6, *SHAPE)))

@@ -12,7 +12,7 @@ from tiny_sets import random_set
 import edgedd
 from edgedd import planner
 from edgedd.errors import BudgetError, SettingError
-from edgedd.parameterization import PARAMETERIZATIONS, LowRank, Parameterization, Pixels
+from edgedd.parameterization import PARAMETERIZATIONS, Formation, LowRank, Parameterization, Pixels
 from edgedd.quantize import BITS
 
 CLASSES = ("cat", "dog", "été")
@@ -27,6 +27,8 @@ def forms(draw: st.DrawFn) -> Parameterization:
     kind = draw(st.sampled_from(sorted(PARAMETERIZATIONS)))
     if kind == "pixels":
         return Pixels(shape, bits)
+    if kind == "formation":
+        return Formation(shape, draw(st.integers(2, min(shape[1:]) // 4)), bits)
     return LowRank(shape, draw(st.integers(1, min(shape[1:]))), draw(st.integers(1, 3)), bits)
 
 
@@ -35,6 +37,7 @@ def forms(draw: st.DrawFn) -> Parameterization:
 def test_predicted_bytes_are_the_bytes_on_disk(
     tmp_path_factory: pytest.TempPathFactory, form: Parameterization, num_classes: int, ipc: int, seed: int
 ) -> None:
+    ipc *= form.per_stored
     synthetic = random_set(form, num_classes, ipc, seed)
     path = tmp_path_factory.getbasetemp() / "planned.safetensors"
     synthetic.save(path)
@@ -46,19 +49,21 @@ def test_predicted_bytes_are_the_bytes_on_disk(
 @pytest.mark.parametrize("bits", BITS)
 def test_every_kind_and_width_is_predicted(tmp_path: Path, kind: str, bits: int) -> None:
     form = planner.parameterization_for((3, 9, 11), kind, None, bits)
-    synthetic = random_set(form, 3, 5, seed=1)
+    synthetic = random_set(form, 3, 12, seed=1)
     synthetic.save(tmp_path / "set.st")
-    size = planner.file_bytes(form, 15, synthetic.classes, synthetic.provenance, synthetic.recipe)
+    size = planner.file_bytes(form, 36, synthetic.classes, synthetic.provenance, synthetic.recipe)
     assert size == (tmp_path / "set.st").stat().st_size
 
 
 @settings(max_examples=15, deadline=None)
 @given(form=forms(), extra=st.integers(0, 6000))
 def test_the_most_images_that_fit(form: Parameterization, extra: int) -> None:
-    budget = planner.file_bytes(form, len(CLASSES), CLASSES, PROVENANCE) + extra
+    least = form.per_stored
+    budget = planner.file_bytes(form, least * len(CLASSES), CLASSES, PROVENANCE) + extra
     plan = planner.storage(form, CLASSES, PROVENANCE, budget_bytes=budget)
     assert plan.predicted_bytes == planner.file_bytes(form, plan.ipc * 3, CLASSES, PROVENANCE) <= budget
-    assert planner.file_bytes(form, (plan.ipc + 1) * 3, CLASSES, PROVENANCE) > budget
+    assert plan.ipc % form.per_stored == 0
+    assert planner.file_bytes(form, (plan.ipc + form.per_stored) * 3, CLASSES, PROVENANCE) > budget
 
 
 def test_images_per_class_instead_of_bytes() -> None:
@@ -69,7 +74,9 @@ def test_images_per_class_instead_of_bytes() -> None:
         planner.storage(FORM, CLASSES, PROVENANCE, ipc=7, budget_bytes=99)
 
 
-@pytest.mark.parametrize("form", [FORM, LowRank((3, 16, 16), 8, 2, 16), Pixels((1, 8, 8), 8)], ids=str)
+@pytest.mark.parametrize(
+    "form", [FORM, LowRank((3, 16, 16), 8, 9, 16), Formation((1, 16, 8)), Pixels((1, 8, 8))], ids=str
+)
 def test_too_small_a_budget_names_what_is_enough(form: Parameterization) -> None:
     with pytest.raises(BudgetError) as refusal:
         planner.storage(form, CLASSES, PROVENANCE, budget_bytes=500)
@@ -77,7 +84,8 @@ def test_too_small_a_budget_names_what_is_enough(form: Parameterization) -> None
     assert found
     assert (found[1], int(found[2])) == (form.kind, form.bits)
     enough, least = (int(text) - planner.COMMAND_SLACK for text in found.groups()[2:])
-    assert planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough).ipc == 1
+    fewest = {"formation": 4, "low_rank": -(-form.least_count // 3), "pixels": 1}[form.kind]
+    assert planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough).ipc == fewest
     with pytest.raises(BudgetError):
         planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough - 1)
     assert least == planner.file_bytes(LowRank(form.shape, 1, 1, 2), len(CLASSES), CLASSES, PROVENANCE)
@@ -130,8 +138,32 @@ def test_what_is_not_said_is_chosen() -> None:
     assert planner.parameterization_for((1, 28, 28), "low_rank", None, None) == LowRank((1, 28, 28), 14, 1, 4)
     assert planner.parameterization_for((1, 8, 8), None, 5, 2, 3) == LowRank((1, 8, 8), 5, 3, 2)
     assert planner.parameterization_for((3, 32, 32), "pixels", None, None) == Pixels((3, 32, 32), 8)
-    for rank, subspaces in ((4, None), (None, 2)):
-        with pytest.raises(SettingError, match="pixels take no rank and no subspaces"):
-            planner.parameterization_for((3, 32, 32), "pixels", rank, None, subspaces)
-    with pytest.raises(SettingError, match="'svd', wanted low_rank or pixels"):
-        planner.parameterization_for((3, 32, 32), "svd", None, None)
+    assert planner.parameterization_for((3, 32, 32), "formation", None, None) == Formation((3, 32, 32), 2, 8)
+    assert planner.parameterization_for((1, 28, 28), "formation", None, 4, formation=3) == Formation((1, 28, 28), 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "words"),
+    [
+        ("pixels", {"rank": 4}, "pixels takes no rank: leave it out or choose low_rank"),
+        ("formation", {"subspaces": 2}, "formation takes no subspaces: leave it out or choose low_rank"),
+        (None, {"formation": 2}, "low_rank takes no formation: leave it out or choose formation"),
+        ("pixels", {"rank": 4, "formation": 2}, "takes no rank and no formation: leave it out or choose another"),
+        ("svd", {}, "'svd', wanted low_rank, pixels, formation"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(kind: str | None, given: dict[str, int], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        planner.parameterization_for((3, 32, 32), kind, **{"rank": None, "bits": None, **given})
+
+
+@pytest.mark.parametrize(
+    ("form", "ipc", "words"),
+    [
+        (Formation((1, 8, 8), 2), 3, "ipc=3, wanted a multiple of 4: formation stores so many as one"),
+        (LowRank((1, 8, 8), 2, 7), 2, "6 images for 7 subspaces"),
+    ],
+)
+def test_images_that_cannot_be_stored_are_refused(form: Parameterization, ipc: int, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        planner.storage(form, CLASSES, PROVENANCE, ipc=ipc)

@@ -25,6 +25,8 @@ CONTRACT = (
     "stored_images",
     "subspaces",
     "pixels",
+    "interpolation",
+    "formation",
     "low_rank",
     "students",
     "layers",

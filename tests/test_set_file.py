@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedd.errors import FormatError, SettingError
-from edgedd.parameterization import LowRank, Pixels
+from edgedd.parameterization import Formation, LowRank, Pixels
 from edgedd.synthetic_set import SyntheticSet
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_low_rank.safetensors"
@@ -83,14 +83,16 @@ def test_a_set_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> No
 SHAPES = st.tuples(st.sampled_from([1, 3]), st.integers(8, 17), st.integers(8, 17))
 FEW_BITS = st.sampled_from([16, 8, 4, 2])
 FORMS = st.one_of(
-    st.builds(Pixels, SHAPES, FEW_BITS), st.builds(LowRank, SHAPES, st.integers(1, 8), st.integers(1, 4), FEW_BITS)
+    st.builds(Pixels, SHAPES, FEW_BITS),
+    st.builds(Formation, SHAPES, st.just(2), FEW_BITS),
+    st.builds(LowRank, SHAPES, st.integers(1, 8), st.integers(1, 4), FEW_BITS),
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(form=FORMS, num_classes=st.integers(2, 5), ipc=st.integers(2, 3))
 def test_loading_is_the_inverse_of_saving(form, num_classes, ipc, tmp_path_factory) -> None:
-    saved = tiny_sets.random_set(form, num_classes, ipc, seed=ipc)
+    saved = tiny_sets.random_set(form, num_classes, ipc * form.per_stored, seed=ipc)
     path = tmp_path_factory.mktemp("sets") / "set.safetensors"
     saved.save(path)
     loaded = SyntheticSet.load(path)

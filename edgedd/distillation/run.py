@@ -67,7 +67,12 @@ class Distillation:
         self.method = _method(options)
         self.classes, self.fingerprint = data.classes, data.fingerprint
         wanted = planner.parameterization_for(
-            data.shape, options.parameterization, options.rank, options.bits, options.subspaces
+            data.shape,
+            options.parameterization,
+            options.rank,
+            options.bits,
+            options.subspaces,
+            formation=options.formation,
         )
         self.storage = planner.storage(
             wanted,
@@ -77,8 +82,6 @@ class Distillation:
             ipc=options.ipc,
             recipe=options.recipe or planner.LONGEST_RECIPE,
         )
-        if wanted.kind == "low_rank" and wanted.subspaces > self.storage.ipc * data.num_classes:  # type: ignore[union-attr]
-            raise SettingError(f"{options.subspaces} subspaces, more than the images that fit: ask for fewer")
         self.training, held_out = data.split(seed=options.seed)
         some = np.random.default_rng([options.seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
         self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])

@@ -3,16 +3,22 @@
 Letters: k rows, n stored images, r rank, S subspaces. `rows` may be empty.
 """
 
+import numpy as np
+
 from edgedd.exporting.builder import GraphBuilder
-from edgedd.parameterization import LowRank, Parameterization, Pixels
+from edgedd.interpolation import places
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
+
+PER_IMAGE = ("images", "core")
 
 
 def factor_inputs(builder: GraphBuilder, parameterization: Parameterization) -> dict[str, str]:
-    """Declare each factor as the float32 graph input `factors.<name>`; n stays dynamic."""
-    per_image = {"images", "core"}
+    """Declare each factor as the float32 graph input `factors.<name>`; the number of stored images stays dynamic."""
+    shapes = parameterization.factor_shapes(parameterization.least_count)
+    stored = "n" if parameterization.per_stored == 1 else "stored"
     return {
-        name: builder.input(f"factors.{name}", ("n", *shape[1:]) if name in per_image else shape)
-        for name, shape in parameterization.factor_shapes(1).items()
+        name: builder.input(f"factors.{name}", (stored, *shape[1:]) if name in PER_IMAGE else shape)
+        for name, shape in shapes.items()
     }
 
 
@@ -20,7 +26,41 @@ def decode(builder: GraphBuilder, parameterization: Parameterization, factors: d
     """Append the decoder: rows (k,) int64 -> the name of the images (k, C, H, W), normalised."""
     if isinstance(parameterization, Pixels):
         return builder.node("Gather", factors["images"], rows, axis=0)
+    if isinstance(parameterization, Formation):
+        return _formation(builder, parameterization, factors, rows)
     return _low_rank(builder, parameterization, factors, rows)
+
+
+def _formation(b: GraphBuilder, parameterization: Formation, factors: dict[str, str], rows: str) -> str:
+    """U_y X U_x^T with the matrices of the row's tile, which are zero outside it."""
+    per_stored, f = (b.constant(n, "int64") for n in (parameterization.per_stored, parameterization.formation))
+    stored = b.node("Gather", factors["images"], b.node("Div", rows, per_stored), axis=0)
+    tile = b.node("Mod", rows, per_stored)
+    down, across = (
+        b.node("Unsqueeze", b.node("Gather", matrices, b.node(operator, tile, f), axis=0), b.integers(1))
+        for operator, matrices in (
+            ("Div", _tile_matrices(b, parameterization, parameterization.shape[1])),
+            ("Mod", _tile_matrices(b, parameterization, parameterization.shape[2])),
+        )
+    )
+    return b.node("MatMul", down, b.node("MatMul", stored, b.node("Transpose", across, perm=[0, 1, 3, 2])))
+
+
+def _tile_matrices(b: GraphBuilder, parameterization: Formation, side: int) -> str:
+    """(f, side, side): what each pixel of an upsampled tile takes from each pixel of the stored image.
+
+    Made in the graph, where the matrices themselves would be most of its bytes.
+    """
+    tiles = parameterization.tiles(side)
+    taken_at = np.stack([places(tile.stop - tile.start, side) for tile in tiles])[:, :, None]
+    lies_at = np.stack([np.arange(side) - tile.start for tile in tiles])[:, None, :]
+    return _hat(b, taken_at, lies_at)
+
+
+def _hat(b: GraphBuilder, taken_at: np.ndarray, lies_at: np.ndarray) -> str:
+    """max(0, 1 - |x - y|) of all pairs: the weights of bilinear interpolation."""
+    distance = b.node("Abs", b.node("Sub", b.constant(taken_at), b.constant(lies_at)))
+    return b.node("Relu", b.node("Sub", b.constant(1), distance))
 
 
 def _low_rank(b: GraphBuilder, parameterization: LowRank, factors: dict[str, str], rows: str) -> str:

@@ -42,8 +42,9 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int 
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_axis_off()
     form = synthetic.parameterization
-    rank = f", rank {synthetic.rank}" if synthetic.rank else ""
-    title = f"{synthetic.nbytes:,} bytes: {synthetic.ipc} images a class, {form.kind}{rank}, {form.bits} bits"
+    form_values = form.as_dict()
+    detail = "".join(f", {key} {form_values[key]}" for key in ("rank", "formation") if key in form_values)
+    title = f"{synthetic.nbytes:,} bytes: {synthetic.ipc} images a class, {form.kind}{detail}, {form.bits} bits"
     figure.text(0.5, 1 - TITLE_INCHES / height / 2, title, ha="center", va="center", fontsize=9)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
