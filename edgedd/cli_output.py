@@ -59,6 +59,7 @@ def print_inspection(path: Path, as_json: bool) -> None:
     form = values["parameterization"]
     shape = "x".join(map(str, form["shape"]))
     rank = "".join(f", {key} {form[key]}" for key in ("rank", "subspaces", "formation") if key in form)
+    rank += ", half resolution" if form.get("half") else ""
     recipe = {key: value for key, value in values["recipe"].items() if key != "augmentation"}
     augmentation = ", ".join(f"{k} {v:g}" for k, v in values["recipe"]["augmentation"].items()) or "none"
     rows = [

@@ -13,6 +13,7 @@ from edgedd.errors import SettingError
 from edgedd.formation import Formation
 from edgedd.low_rank import LowRank
 from edgedd.pixels import Pixels
+from edgedd.shared_basis import SharedBasis
 from edgedd.stored_images import MAX_SIDE, MIN_SIDE
 
 __all__ = [
@@ -23,14 +24,16 @@ __all__ = [
     "LowRank",
     "Parameterization",
     "Pixels",
+    "SharedBasis",
     "parameterization_from_dict",
 ]
 
-Parameterization = Pixels | Formation | LowRank
+Parameterization = Pixels | Formation | LowRank | SharedBasis
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
     "pixels": Pixels,
     "formation": Formation,
     "low_rank": LowRank,
+    "shared_basis": SharedBasis,
 }
 
 

@@ -1,5 +1,6 @@
 """From a byte budget to a parameterization and images per class, with the file's size predicted exactly."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,17 @@ import numpy as np
 from edgedd import set_file
 from edgedd.augmentation import Augmentation
 from edgedd.errors import BudgetError, SettingError
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
 from edgedd.recipe import Recipe
 
 MAX_IPC = 10_000
 COMMAND_SLACK = 32
-_TAKES: dict[str, tuple[str, ...]] = {"low_rank": ("rank", "subspaces"), "pixels": (), "formation": ("formation",)}
+_TAKES: dict[str, tuple[str, ...]] = {
+    "low_rank": ("rank", "subspaces"),
+    "pixels": (),
+    "formation": ("formation",),
+    "shared_basis": ("rank", "subspaces", "half"),
+}
 _ITEM = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
 LONGEST_RECIPE = Recipe(
     student_lr=0.0125,
@@ -55,12 +61,16 @@ def parameterization_for(
     subspaces: int | None = None,
     *,
     formation: int | None = None,
+    half: bool | None = None,
 ) -> Parameterization:
-    """What was asked for, the rest by default: low_rank in 4 bits, at a quarter of the shorter side (grey: half)."""
+    """What was asked for, the rest by default: low_rank in 4 bits, at a quarter of the shorter side (grey: half).
+
+    Formations are of 2 x 2, in 8 bits like pixels; a shared basis has 16 pictures, as "Remember the Past", and 4 bits.
+    """
     kind = kind or "low_rank"
     if kind not in _TAKES:
         raise SettingError(f"parameterization {kind!r}, wanted {', '.join(_TAKES)}")
-    given = {"rank": rank, "subspaces": subspaces, "formation": formation}
+    given = {"rank": rank, "subspaces": subspaces, "formation": formation, "half": half}
     odd = [name for name, value in given.items() if value is not None and name not in _TAKES[kind]]
     if odd:
         others = ", ".join(other for other, takes in _TAKES.items() if set(odd) <= set(takes))
@@ -69,6 +79,9 @@ def parameterization_for(
         return Pixels(shape, bits or 8)
     if kind == "formation":
         return Formation(shape, 2 if formation is None else formation, bits or 8)
+    if kind == "shared_basis":
+        size = math.prod(shape) // (4 if half else 1)
+        return SharedBasis(shape, min(16, size // 4) if rank is None else rank, subspaces or 1, bits or 4, bool(half))
     default = max(4, min(shape[1:]) // (4 if shape[0] > 1 else 2))
     return LowRank(shape, default if rank is None else rank, subspaces or 1, bits or 4)
 

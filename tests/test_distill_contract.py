@@ -11,7 +11,7 @@ from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.methods import METHODS, method_named
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
 
 SHAPE = (3, 12, 8)
 CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
@@ -25,6 +25,8 @@ FORMS: list[Parameterization] = [
     Pixels(SHAPE, 16),
     Pixels(SHAPE, 4),
     Formation(SHAPE, 2, 8),
+    SharedBasis(SHAPE, 2, 2, 8),
+    SharedBasis(SHAPE, 3, 1, 4, half=True),
     LowRank(SHAPE, 3, 1, 8),
     LowRank(SHAPE, 4, 2, 4),
     LowRank(SHAPE, 8, 1, 2),

@@ -9,7 +9,7 @@ from edgedd.augmentation import Augmentation, Draw, draw
 from edgedd.exporting.augment import augment
 from edgedd.exporting.builder import INT64, GraphBuilder
 from edgedd.exporting.decode import decode, factor_inputs
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,9 @@ from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
         LowRank((3, 8, 9), 3),
         LowRank((1, 9, 8), 3, 2),
         LowRank((3, 8, 8), 8, 3),
+        SharedBasis((3, 8, 9), 5),
+        SharedBasis((1, 9, 8), 2, 3),
+        SharedBasis((3, 14, 10), 3, 2, half=True),
     ],
     ids=str,
 )

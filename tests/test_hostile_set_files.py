@@ -59,6 +59,7 @@ def twice(key: str) -> bytes:
 
 WHOLE = GOLDEN.read_bytes()
 FORMATION = {"kind": "formation", "shape": [1, 8, 8], "formation": 2, "bits": 4}
+BASIS = {"kind": "shared_basis", "shape": [3, 32, 32], "rank": 3072, "subspaces": 65536, "half": False, "bits": 2}
 DEEP = "[" * 100_000
 HOSTILE = {
     "empty": (b"", "header does not fit"),
@@ -105,6 +106,10 @@ HOSTILE = {
             )
         ),
         "4 images of 2 classes, wanted a multiple of 4 a class",
+    ),
+    "more basis pictures than images": (
+        meta(lambda m: m.update(version=2, parameterization=BASIS)),
+        "2 images for 65536 x 3072 basis pictures",
     ),
     "3 bits": (meta(lambda m: m["parameterization"].update(bits=3)), "bits=3"),
     "rank 9": (meta(lambda m: m["parameterization"].update(rank=9)), "rank=9"),

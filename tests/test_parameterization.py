@@ -9,18 +9,28 @@ import tiny_sets
 import torch
 
 from edgedd.errors import SettingError
-from edgedd.parameterization import PARAMETERIZATIONS, Formation, LowRank, Pixels, parameterization_from_dict
+from edgedd.parameterization import (
+    PARAMETERIZATIONS,
+    Formation,
+    LowRank,
+    Pixels,
+    SharedBasis,
+    parameterization_from_dict,
+)
 from edgedd.quantize import packed_size
 from edgedd.set_file import tensor_specs
 
 SHAPE = (3, 13, 14)
+EVEN = (3, 10, 14)
 COUNT = 36
 EXAMPLES = {
     "pixels": [Pixels(SHAPE), Pixels(SHAPE, 16)],
     "formation": [Formation(SHAPE), Formation(SHAPE, 3, 16)],
+    "shared_basis": [SharedBasis(SHAPE, 6), SharedBasis(SHAPE, 4, 5, 4), SharedBasis(SHAPE, 12, 3, 16)],
     "low_rank": [LowRank(SHAPE, 4), LowRank(SHAPE, 3, 5, 4), LowRank(SHAPE, 10, 2, 16)],
 }
-ALL = [form for kind in PARAMETERIZATIONS for form in EXAMPLES[kind]]
+HALF = [SharedBasis(EVEN, 6, half=True), SharedBasis(EVEN, 5, 4, 4, half=True)]
+ALL = [*(form for kind in PARAMETERIZATIONS for form in EXAMPLES[kind]), *HALF]
 ROWS = [slice(None), slice(3, 7), np.array([4, 0, 9, 4]), np.array([-1, 2]), slice(0, 0)]
 
 
@@ -36,7 +46,7 @@ def pictures(count: int, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> 
 
 @pytest.mark.parametrize("form", ALL, ids=str)
 def test_torch_and_numpy_decode_alike(form) -> None:
-    factors = form.encode(pictures(COUNT))
+    factors = form.encode(pictures(COUNT, form.shape))
     assert {name: values.shape for name, values in factors.items()} == form.factor_shapes(COUNT)
     tensors = {name: torch.tensor(values, requires_grad=True) for name, values in factors.items()}
     for rows in ROWS:
@@ -48,7 +58,7 @@ def test_torch_and_numpy_decode_alike(form) -> None:
 
 @pytest.mark.parametrize("form", ALL, ids=str)
 def test_rows_equal_the_slice(form) -> None:
-    factors = form.encode(pictures(COUNT))
+    factors = form.encode(pictures(COUNT, form.shape))
     whole = form.decode(factors, slice(None))
     for rows in ROWS:
         part = form.decode(factors, rows)
@@ -93,18 +103,50 @@ def test_a_formation_keeps_what_was_upsampled_and_errs_least_otherwise(f: int) -
     assert leaf.grad is not None and float(leaf.grad.abs().max()) < 1e-3
 
 
-@pytest.mark.parametrize("form", [Pixels((1, 9, 9)), LowRank((1, 9, 9), 9), LowRank((1, 9, 9), 9, 3)], ids=str)
+@pytest.mark.parametrize(
+    "form", [Pixels((1, 9, 9)), LowRank((1, 9, 9), 9), LowRank((1, 9, 9), 9, 3), SharedBasis((1, 9, 9), 81)], ids=str
+)
 def test_full_rank_is_the_identity(form) -> None:
-    images = pictures(6, (1, 9, 9))
+    images = pictures(max(6, form.least_count), (1, 9, 9))
     np.testing.assert_allclose(form.decode(form.encode(images), slice(None)), images, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("subspaces", [1, 3])
-def test_the_encoding_error_falls_with_the_rank(subspaces: int) -> None:
-    images = pictures(9)
+def test_decode_is_a_mixture_of_basis_pictures() -> None:
+    form = SharedBasis(EVEN, 2, 2, half=True)
+    generator = np.random.default_rng(1)
+    factors = {name: generator.normal(size=shape).astype(np.float32) for name, shape in form.factor_shapes(5).items()}
+    images = form.decode(factors, slice(None))
+    for i, s in enumerate([0, 0, 0, 1, 1]):  # floor(2 i / 5)
+        one, two = factors["coefficients"][i]
+        low = torch.tensor(one * factors["basis"][s, 0] + two * factors["basis"][s, 1] + factors["mean"][s])
+        wanted = torch.nn.functional.interpolate(low[None], scale_factor=2, mode="bilinear", align_corners=False)
+        np.testing.assert_allclose(images[i], wanted[0].numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [SharedBasis(SHAPE, 5), *HALF], ids=str)
+def test_a_shared_basis_errs_least(form: SharedBasis) -> None:
+    """The encoding is a minimum: the error's gradient is 0 there, and what is lost are the smallest singular values."""
+    images = pictures(COUNT, form.shape)
+    leaves = {name: torch.tensor(values, requires_grad=True) for name, values in form.encode(images).items()}
+    error = (form.decode(leaves, slice(None)) - torch.tensor(images)).square().sum()
+    error.backward()
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None and leaf.grad.abs().max() < 1e-6 * error.item(), name
+    if not form.half:
+        values = np.linalg.svd((images - images.mean(0)).reshape(COUNT, -1), compute_uv=False)
+        assert np.isclose(error.item(), np.square(values[form.rank :]).sum(), rtol=1e-4)
+
+
+FAMILIES = [[LowRank(SHAPE, rank, subspaces) for rank in (1, 2, 4, 7, 10)] for subspaces in (1, 3)] + [
+    [SharedBasis(EVEN, rank, 2, half=half) for rank in (1, 2, 4, 8)] for half in (False, True)
+]
+
+
+@pytest.mark.parametrize("forms", FAMILIES, ids=lambda forms: str(forms[0]))
+def test_the_encoding_error_falls_with_the_rank(forms: list) -> None:
+    images = pictures(18, forms[0].shape)
     errors = []
-    for rank in (1, 2, 4, 7, 10):
-        form = LowRank(SHAPE, rank, subspaces)
+    for form in forms:
         errors.append(float(np.square(form.decode(form.encode(images), slice(None)) - images).sum()))
     assert all(later < 0.9 * earlier for earlier, later in itertools.pairwise(errors))
 
@@ -125,6 +167,9 @@ def test_bytes_by_hand() -> None:
     assert specs["factors.core"] == ("U8", (100 * 3 * 8 * 8 // 2,)) and packed_size(3, 2) == 1
     assert specs["scale.core"] == ("F16", (1, 3, 8, 8)) and specs["factors.left"] == ("F16", (4, 32, 8))
     assert tensor_specs(Pixels((3, 32, 32)), 100, 10)["factors.images"] == ("U8", (100, 3, 32, 32))
+    specs = tensor_specs(SharedBasis((3, 32, 32), 16, 2, 2, half=True), 100, 10)
+    assert specs["factors.coefficients"] == ("U8", (100 * 16 // 4,)) and specs["scale.coefficients"] == ("F16", (1, 16))
+    assert specs["factors.basis"] == ("F16", (2, 16, 3, 16, 16)) and specs["factors.mean"] == ("F16", (2, 3, 16, 16))
     assert tensor_specs(Formation((3, 32, 32)), 400, 10)["factors.images"] == ("U8", (100, 3, 32, 32))
 
 
@@ -133,10 +178,13 @@ def test_a_dict_and_back(form) -> None:
     assert parameterization_from_dict(form.as_dict()) == form
 
 
+BASIS = {"kind": "shared_basis", "shape": [1, 8, 8], "bits": 8, "rank": 2, "subspaces": 1, "half": True}
+
+
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
-        ({"kind": "wavelets"}, "kind='wavelets', wanted one of pixels, formation, low_rank"),
+        ({"kind": "wavelets"}, "kind='wavelets', wanted one of pixels, formation, low_rank, shared_basis"),
         ({"kind": "pixels", "shape": [1, 8, 8]}, "unknown or missing keys .bits."),
         ({"kind": "pixels", "shape": [2, 8, 8], "bits": 8}, "wanted 1 or 3 channels"),
         ({"kind": "pixels", "shape": [1, 7, 8], "bits": 8}, "sides of 8..96"),
@@ -146,6 +194,10 @@ def test_a_dict_and_back(form) -> None:
         ({"kind": "formation", "shape": [1, 8, 12], "bits": 8, "formation": 2.0}, "formation=2.0"),
         ({"kind": "low_rank", "shape": [1, 8, 12], "bits": 8, "rank": 9, "subspaces": 1}, r"rank=9.*\[1, 8\]"),
         ({"kind": "low_rank", "shape": [1, 8, 8], "bits": 8, "rank": 2, "subspaces": 0}, "subspaces=0"),
+        (BASIS | {"rank": 17}, r"rank=17.*\[1, 16\] for basis pictures of 1x4x4"),
+        (BASIS | {"half": 1}, "half=1, wanted true or false"),
+        (BASIS | {"shape": [1, 8, 9]}, "half of 1x8x9 images, wanted even sides"),
+        (BASIS | {"subspaces": 65_537}, "subspaces=65537"),
     ],
 )
 def test_impossible_values_are_refused(values: dict, wanted: str) -> None:
@@ -160,3 +212,5 @@ def test_images_of_another_shape_and_too_few_images_are_refused() -> None:
         LowRank(SHAPE, 2, 3).encode(np.zeros((2, *SHAPE)))
     with pytest.raises(SettingError, match="6 images, wanted a multiple of 4"):
         Formation(SHAPE, 2).encode(np.zeros((6, *SHAPE)))
+    with pytest.raises(SettingError, match="6 images for 2 x 4 basis pictures"):
+        SharedBasis(SHAPE, 4, 2).encode(np.zeros((6, *SHAPE)))

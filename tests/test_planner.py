@@ -12,7 +12,7 @@ from tiny_sets import random_set
 import edgedd
 from edgedd import planner
 from edgedd.errors import BudgetError, SettingError
-from edgedd.parameterization import PARAMETERIZATIONS, Formation, LowRank, Parameterization, Pixels
+from edgedd.parameterization import PARAMETERIZATIONS, Formation, LowRank, Parameterization, Pixels, SharedBasis
 from edgedd.quantize import BITS
 
 CLASSES = ("cat", "dog", "été")
@@ -29,6 +29,9 @@ def forms(draw: st.DrawFn) -> Parameterization:
         return Pixels(shape, bits)
     if kind == "formation":
         return Formation(shape, draw(st.integers(2, min(shape[1:]) // 4)), bits)
+    if kind == "shared_basis":
+        half = shape[1] % 2 == shape[2] % 2 == 0 and draw(st.booleans())
+        return SharedBasis(shape, draw(st.integers(1, 8)), draw(st.integers(1, 3)), bits, half)
     return LowRank(shape, draw(st.integers(1, min(shape[1:]))), draw(st.integers(1, 3)), bits)
 
 
@@ -37,7 +40,7 @@ def forms(draw: st.DrawFn) -> Parameterization:
 def test_predicted_bytes_are_the_bytes_on_disk(
     tmp_path_factory: pytest.TempPathFactory, form: Parameterization, num_classes: int, ipc: int, seed: int
 ) -> None:
-    ipc *= form.per_stored
+    ipc = form.per_stored * (ipc + -(-form.least_count // num_classes))
     synthetic = random_set(form, num_classes, ipc, seed)
     path = tmp_path_factory.getbasetemp() / "planned.safetensors"
     synthetic.save(path)
@@ -58,7 +61,7 @@ def test_every_kind_and_width_is_predicted(tmp_path: Path, kind: str, bits: int)
 @settings(max_examples=15, deadline=None)
 @given(form=forms(), extra=st.integers(0, 6000))
 def test_the_most_images_that_fit(form: Parameterization, extra: int) -> None:
-    least = form.per_stored
+    least = form.per_stored * -(-form.least_count // (form.per_stored * len(CLASSES)))
     budget = planner.file_bytes(form, least * len(CLASSES), CLASSES, PROVENANCE) + extra
     plan = planner.storage(form, CLASSES, PROVENANCE, budget_bytes=budget)
     assert plan.predicted_bytes == planner.file_bytes(form, plan.ipc * 3, CLASSES, PROVENANCE) <= budget
@@ -84,7 +87,7 @@ def test_too_small_a_budget_names_what_is_enough(form: Parameterization) -> None
     assert found
     assert (found[1], int(found[2])) == (form.kind, form.bits)
     enough, least = (int(text) - planner.COMMAND_SLACK for text in found.groups()[2:])
-    fewest = {"formation": 4, "low_rank": -(-form.least_count // 3), "pixels": 1}[form.kind]
+    fewest = {"formation": 4, "low_rank": -(-form.least_count // 3), "pixels": 1, "shared_basis": 4}[form.kind]
     assert planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough).ipc == fewest
     with pytest.raises(BudgetError):
         planner.storage(form, CLASSES, PROVENANCE, budget_bytes=enough - 1)
@@ -140,16 +143,19 @@ def test_what_is_not_said_is_chosen() -> None:
     assert planner.parameterization_for((3, 32, 32), "pixels", None, None) == Pixels((3, 32, 32), 8)
     assert planner.parameterization_for((3, 32, 32), "formation", None, None) == Formation((3, 32, 32), 2, 8)
     assert planner.parameterization_for((1, 28, 28), "formation", None, 4, formation=3) == Formation((1, 28, 28), 3, 4)
+    assert planner.parameterization_for((3, 32, 32), "shared_basis", None, None) == SharedBasis((3, 32, 32), 16, 1, 4)
+    small = planner.parameterization_for((1, 8, 8), "shared_basis", None, 8, 2, half=True)
+    assert small == SharedBasis((1, 8, 8), 4, 2, 8, half=True)
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "words"),
     [
-        ("pixels", {"rank": 4}, "pixels takes no rank: leave it out or choose low_rank"),
-        ("formation", {"subspaces": 2}, "formation takes no subspaces: leave it out or choose low_rank"),
+        ("pixels", {"rank": 4}, "pixels takes no rank: leave it out or choose low_rank, shared_basis"),
+        ("formation", {"subspaces": 2}, "formation takes no subspaces: leave it out or choose low_rank, shared_basis"),
         (None, {"formation": 2}, "low_rank takes no formation: leave it out or choose formation"),
         ("pixels", {"rank": 4, "formation": 2}, "takes no rank and no formation: leave it out or choose another"),
-        ("svd", {}, "'svd', wanted low_rank, pixels, formation"),
+        ("svd", {}, "'svd', wanted low_rank, pixels, formation, shared_basis"),
     ],
 )
 def test_what_does_not_go_together_is_refused(kind: str | None, given: dict[str, int], words: str) -> None:
@@ -161,6 +167,7 @@ def test_what_does_not_go_together_is_refused(kind: str | None, given: dict[str,
     ("form", "ipc", "words"),
     [
         (Formation((1, 8, 8), 2), 3, "ipc=3, wanted a multiple of 4: formation stores so many as one"),
+        (SharedBasis((1, 8, 8), 5, 2), 3, "9 images for 2 x 5 basis pictures, wanted at least as many"),
         (LowRank((1, 8, 8), 2, 7), 2, "6 images for 7 subspaces"),
     ],
 )

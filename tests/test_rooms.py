@@ -28,6 +28,7 @@ CONTRACT = (
     "interpolation",
     "formation",
     "low_rank",
+    "shared_basis",
     "students",
     "layers",
     "weights",

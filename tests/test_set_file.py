@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedd.errors import FormatError, SettingError
-from edgedd.parameterization import Formation, LowRank, Pixels
+from edgedd.parameterization import Formation, LowRank, Pixels, SharedBasis
 from edgedd.synthetic_set import SyntheticSet
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_low_rank.safetensors"
@@ -84,6 +84,7 @@ SHAPES = st.tuples(st.sampled_from([1, 3]), st.integers(8, 17), st.integers(8, 1
 FEW_BITS = st.sampled_from([16, 8, 4, 2])
 FORMS = st.one_of(
     st.builds(Pixels, SHAPES, FEW_BITS),
+    st.builds(SharedBasis, SHAPES, st.just(2), st.integers(1, 2), FEW_BITS),
     st.builds(Formation, SHAPES, st.just(2), FEW_BITS),
     st.builds(LowRank, SHAPES, st.integers(1, 8), st.integers(1, 4), FEW_BITS),
 )

@@ -18,7 +18,7 @@ from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.errors import EdgeddError
 
-MAPPERS = ("left", "right")
+MAPPERS = ("left", "right", "basis", "mean")
 REFIT_EVERY = 25
 WARM_STEPS = 10
 

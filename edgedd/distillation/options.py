@@ -21,8 +21,8 @@ class Options:
         method: a name in METHODS, or a method object of your own.
         settings: hyperparameters of a named method to change, as text.
         bytes, ipc: the size: bytes of the file, or images per class.
-        parameterization, rank, subspaces, formation, bits: how images are stored; by default `low_rank` in
-            4 bits at rank side / 4, for grey images side / 2.
+        parameterization, rank, subspaces, formation, half, bits: how images are stored; by default `low_rank`
+            in 4 bits at rank side / 4, for grey images side / 2.
         labels: "hard", "teacher" (fixed soft labels), "learned", or "auto": what the method does by default.
         iterations, minutes: the length of the run; minutes count everything from the call to the file.
         width: channels of the networks that distil (the ConvNet whose depth fits the images).
@@ -38,6 +38,7 @@ class Options:
     rank: int | None = None
     subspaces: int | None = None
     formation: int | None = None
+    half: bool = False
     bits: int | None = None
     labels: str = "auto"
     iterations: int | None = None

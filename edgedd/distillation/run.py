@@ -73,6 +73,7 @@ class Distillation:
             options.bits,
             options.subspaces,
             formation=options.formation,
+            half=options.half or None,
         )
         self.storage = planner.storage(
             wanted,

@@ -7,9 +7,9 @@ import numpy as np
 
 from edgedd.exporting.builder import GraphBuilder
 from edgedd.interpolation import places
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
 
-PER_IMAGE = ("images", "core")
+PER_IMAGE = ("images", "core", "coefficients")
 
 
 def factor_inputs(builder: GraphBuilder, parameterization: Parameterization) -> dict[str, str]:
@@ -28,6 +28,8 @@ def decode(builder: GraphBuilder, parameterization: Parameterization, factors: d
         return builder.node("Gather", factors["images"], rows, axis=0)
     if isinstance(parameterization, Formation):
         return _formation(builder, parameterization, factors, rows)
+    if isinstance(parameterization, SharedBasis):
+        return _shared_basis(builder, parameterization, factors, rows)
     return _low_rank(builder, parameterization, factors, rows)
 
 
@@ -66,9 +68,40 @@ def _hat(b: GraphBuilder, taken_at: np.ndarray, lies_at: np.ndarray) -> str:
 def _low_rank(b: GraphBuilder, parameterization: LowRank, factors: dict[str, str], rows: str) -> str:
     """L_s K_i,c R_s with s = floor(i S / n); mappers are gathered row by row, so that no rows give no images."""
     core = b.node("Gather", factors["core"], rows, axis=0)
-    count = b.node("Gather", b.node("Shape", factors["core"]), b.constant(0, "int64"), axis=0)
-    place = b.node("Div", b.node("Mul", rows, b.constant(parameterization.subspaces, "int64")), count)
+    place = _subspace(b, parameterization.subspaces, factors["core"], rows)
     left, right = (
         b.node("Unsqueeze", b.node("Gather", factors[name], place, axis=0), b.integers(1)) for name in ("left", "right")
     )
     return b.node("MatMul", left, b.node("MatMul", core, right))
+
+
+def _shared_basis(b: GraphBuilder, parameterization: SharedBasis, factors: dict[str, str], rows: str) -> str:
+    """M_s b_i + mu_s as one product over all subspaces, in which the coefficients of the others are 0.
+
+    Gathering M_s row by row would take r images for each image; this takes the numbers of all bases in products.
+    """
+    subspaces, rank = parameterization.subspaces, parameterization.rank
+    place = _subspace(b, subspaces, factors["coefficients"], rows)
+    chosen = b.node("OneHot", place, b.constant(subspaces, "int64"), b.constant([0, 1]))
+    coefficients = b.node("Gather", factors["coefficients"], rows, axis=0)
+    placed = b.node("Mul", *(b.node("Unsqueeze", x, b.integers(axis)) for x, axis in ((chosen, 2), (coefficients, 1))))
+    basis = b.node("Reshape", factors["basis"], b.integers(subspaces * rank, -1))
+    mean = b.node("Reshape", factors["mean"], b.integers(subspaces, -1))
+    mixed = b.node("MatMul", b.node("Reshape", placed, b.integers(0, subspaces * rank)), basis)
+    flat = b.node("Add", mixed, b.node("MatMul", chosen, mean))
+    low = b.node("Reshape", flat, b.integers(0, *parameterization.low_shape))
+    if not parameterization.half:
+        return low
+    down, across = (
+        _hat(b, places(size, side)[:, None], np.arange(size)[None])
+        for size, side in zip(parameterization.low_shape[1:], parameterization.shape[1:], strict=True)
+    )
+    # One matrix on the left of no images at all does not broadcast in onnxruntime: it stands once for each row.
+    each = b.node("Expand", down, b.node("Concat", b.node("Shape", rows), b.integers(1, 1, 1), axis=0))
+    return b.node("MatMul", each, b.node("MatMul", low, b.node("Transpose", across, perm=[1, 0])))
+
+
+def _subspace(b: GraphBuilder, subspaces: int, per_image: str, rows: str) -> str:
+    """floor(i S / n) of each row i, with n from the factor `per_image`."""
+    count = b.node("Gather", b.node("Shape", per_image), b.constant(0, "int64"), axis=0)
+    return b.node("Div", b.node("Mul", rows, b.constant(subspaces, "int64")), count)
