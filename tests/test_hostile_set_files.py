@@ -58,6 +58,7 @@ def twice(key: str) -> bytes:
 
 
 WHOLE = GOLDEN.read_bytes()
+WHOLE_BASIS = GOLDEN.with_name("tiny_shared_basis.safetensors").read_bytes()
 FORMATION = {"kind": "formation", "shape": [1, 8, 8], "formation": 2, "bits": 4}
 BASIS = {"kind": "shared_basis", "shape": [3, 32, 32], "rank": 3072, "subspaces": 65536, "half": False, "bits": 2}
 DEEP = "[" * 100_000
@@ -161,12 +162,13 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
             SyntheticSet.load(path)
 
 
-def test_damage_raises_format_error_or_loads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [WHOLE, WHOLE_BASIS], ids=["low_rank", "shared_basis"])
+def test_damage_raises_format_error_or_loads(whole: bytes, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     path = tmp_path / "set.safetensors"
     refused = 0
     for _ in range(300):
-        content = bytearray(WHOLE)
+        content = bytearray(whole)
         for position in generator.integers(0, len(content), generator.integers(1, 4)):
             content[position] ^= 1 << generator.integers(8)
         if generator.random() < 0.3:

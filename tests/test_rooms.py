@@ -11,7 +11,7 @@ import pytest
 from tiny_sets import random_set
 
 from edgedd.exporting import export
-from edgedd.parameterization import LowRank
+from edgedd.parameterization import Formation, LowRank, Parameterization, SharedBasis
 
 PACKAGE = Path(__file__).parent.parent / "edgedd"
 ROOMS = ("distillation", "exporting", "device", "report")
@@ -120,8 +120,13 @@ def run_apart(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_device_without_the_servers_packages_trains(tmp_path: Path) -> None:
-    export(random_set(LowRank((3, 8, 8), 3, 2, 4), 3, 4, seed=0), tmp_path / "bundle", student="convnet2-w8")
+@pytest.mark.parametrize(
+    "form",
+    [LowRank((3, 8, 8), 3, 2, 4), Formation((3, 8, 8), 2, 4), SharedBasis((3, 8, 8), 3, 2, 2, half=True)],
+    ids=lambda form: form.kind,
+)
+def test_a_device_without_the_servers_packages_trains(form: Parameterization, tmp_path: Path) -> None:
+    export(random_set(form, 3, 4, seed=0), tmp_path / "bundle", student="convnet2-w8")
     code = f"""{BLOCKED}
 import numpy as np
 import edgedd

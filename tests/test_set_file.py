@@ -16,11 +16,13 @@ from edgedd.parameterization import Formation, LowRank, Pixels, SharedBasis
 from edgedd.synthetic_set import SyntheticSet
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_low_rank.safetensors"
+GOLDEN_BASIS = GOLDEN.with_name("tiny_shared_basis.safetensors")
 FORMAT_PAGE = Path(__file__).parent.parent / "docs" / "format.md"
 
 
 def test_the_golden_set_gives_the_golden_bytes() -> None:
     assert tiny_sets.golden().to_bytes() == GOLDEN.read_bytes()
+    assert tiny_sets.golden_shared_basis().to_bytes() == GOLDEN_BASIS.read_bytes()
 
 
 def test_the_format_page_prints_the_golden_file() -> None:
@@ -63,6 +65,40 @@ def test_an_independent_reader_decodes_the_golden_file() -> None:
     np.testing.assert_allclose(synthetic.images(slice(None)), images, rtol=0, atol=1e-6)
     np.testing.assert_allclose(synthetic.soft_labels(slice(None)), labels, rtol=0, atol=1e-6)
     assert synthetic.classes == ("zero", "één")
+
+
+def upsampled_by_the_page(low: list[list[float]], height: int, width: int) -> list[list[float]]:
+    """From lists of rows to lists of rows, one axis after the other."""
+
+    def stretched(line: list[float], length: int) -> list[float]:
+        t, out = len(line), []
+        for y in range(length):
+            p = min(max((y + 1 / 2) * t / length - 1 / 2, 0), t - 1)
+            out.append(sum(max(0, 1 - abs(p - u)) * value for u, value in enumerate(line)))
+        return out
+
+    tall = zip(*(stretched(list(column), height) for column in zip(*low, strict=True)), strict=True)
+    return [stretched(list(row), width) for row in tall]
+
+
+def test_the_pages_mixture_and_tiles_are_what_is_decoded() -> None:
+    synthetic = SyntheticSet.load(GOLDEN_BASIS)
+    values, basis, mean = (synthetic.factors[name].tolist() for name in ("coefficients", "basis", "mean"))
+    assert [row[0] for row in values] == [-0.75, 0.25, -0.25, 0.75]
+    for i in range(4):
+        s = i * 2 // 4
+        low = [[mean[s][0][y][x] + values[i][0] * basis[s][0][0][y][x] for x in range(4)] for y in range(4)]
+        got = synthetic.images(np.array([i]))[0, 0]
+        np.testing.assert_allclose(got, upsampled_by_the_page(low, 8, 8), rtol=0, atol=1e-6)
+    assert synthetic.images(np.array([0]))[0, 0, 0, :2].tolist() == [0, -1 / 128]
+    form = Formation((1, 9, 11), 2, 16)
+    stored = np.random.default_rng(0).normal(size=(2, 1, 9, 11)).astype(np.float32)
+    images = form.decode({"images": stored}, slice(None))
+    for i in range(8):
+        row, column = i % 4 // 2, i % 2
+        tall, wide = ((0, 5), (5, 9))[row], ((0, 6), (6, 11))[column]
+        tile = stored[i // 4, 0, slice(*tall), slice(*wide)].tolist()
+        np.testing.assert_allclose(images[i, 0], upsampled_by_the_page(tile, 9, 11), rtol=0, atol=1e-6)
 
 
 def test_a_set_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch_students import torch_student
-from training_problem import CLASSES, STRONG, Problem, assert_close, distance, every_node, open_session
+from training_problem import CLASSES, STRONG, Problem, assert_close, distance, every_node, open_session, random_factors
 
 from edgedd.augmentation import Augmentation
 from edgedd.errors import ExportError, SettingError
 from edgedd.exporting.networks import of_student
 from edgedd.exporting.training_graph import prediction_graph, training_graph
-from edgedd.parameterization import LowRank, Pixels
+from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
 from edgedd.recipe import OPTIMIZERS, Recipe
 from edgedd.students import student
 
@@ -104,6 +104,22 @@ def test_micro_batches_change_nothing(micro_batch: int, mode: str) -> None:
     (got, losses), (wanted, whole) = p.run_graph(batches, mode, micro_batch), p.run_graph(batches, mode)
     assert_close(got, wanted, 1e-5)
     np.testing.assert_allclose(losses, whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [Pixels((3, 8, 8)), Formation((3, 8, 8)), SharedBasis((3, 8, 8), 3, 2, half=True)],
+    ids=lambda form: form.kind,
+)
+def test_every_kind_is_decoded_a_micro_batch_at_a_time(form: Parameterization) -> None:
+    """The last micro-batches hold images from outside alone, of no rows."""
+    p = problem("convnet2-w8", Recipe(momentum=0.5, steps=3))
+    p.parameterization, p.factors = form, random_factors(form, 12, p.generator)
+    p.labels = p.generator.dirichlet(np.ones(CLASSES), 12).astype(np.float32)
+    batches = [p.batch(7, 4) for _ in range(3)]
+    (got, losses), (wanted, torch_losses) = p.run_graph(batches, micro_batch=2), p.run_torch(batches)
+    assert_close(got, wanted)
+    np.testing.assert_allclose(losses, torch_losses, rtol=1e-4)
 
 
 def test_a_batch_shared_among_calls_is_one_step() -> None:

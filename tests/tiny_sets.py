@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgedd.augmentation import Augmentation
-from edgedd.parameterization import LowRank, Parameterization
+from edgedd.parameterization import LowRank, Parameterization, SharedBasis
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 
@@ -23,6 +23,23 @@ def golden() -> SyntheticSet:
     recipe = Recipe(student_lr=0.01, steps=200, batch_size=2, augmentation=Augmentation(flip=0.5))
     provenance = {"method": "by hand", "seed": 0}
     return SyntheticSet(LowRank((1, 8, 8), 2, 2, 4), tensors, recipe, ("zero", "één"), provenance)
+
+
+def golden_shared_basis() -> SyntheticSet:
+    """The second golden file: four grey 8x8 images at half resolution, one picture a subspace, 2 bits, version 2."""
+    steps = np.arange(16, dtype=np.float32).reshape(1, 1, 1, 4, 4)
+    tensors = {
+        "factors.coefficients": np.array([0b11_01_10_00], np.uint8),
+        "scale.coefficients": np.array([[0.5]], np.float16),
+        "factors.basis": np.concatenate([steps / 8, 1 - steps / 4]).astype(np.float16),
+        "factors.mean": np.concatenate([steps[0] / 16, steps[0] * 0 - 0.5]).astype(np.float16),
+        "labels": np.array([[255, 0], [200, 55], [5, 250], [0, 255]], np.uint8),
+        "mean": np.array([0.5], np.float32),
+        "std": np.array([0.25], np.float32),
+    }
+    recipe = Recipe(student_lr=0.01, steps=200, batch_size=2)
+    form = SharedBasis((1, 8, 8), 1, 2, 2, half=True)
+    return SyntheticSet(form, tensors, recipe, ("zero", "one"), {"method": "by hand", "seed": 0})
 
 
 def random_set(parameterization: Parameterization, num_classes: int, ipc: int, seed: int) -> SyntheticSet:
