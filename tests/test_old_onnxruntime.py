@@ -20,13 +20,14 @@ from tiny_sets import random_set
 import edgedd
 from edgedd.augmentation import Augmentation
 from edgedd.exporting import export
-from edgedd.parameterization import LowRank
+from edgedd.parameterization import Formation, LowRank, Parameterization, SharedBasis
 from edgedd.recipe import OPTIMIZERS, Recipe
 
 PACKAGES = ("onnxruntime==1.17.1", "numpy<2", "safetensors>=0.4.3")
 VARIABLE = "EDGEDD_ONNXRUNTIME_1_17"
 REPOSITORY = Path(__file__).parent.parent
 CLASSES, STEPS = 3, 20
+LOW_RANK = LowRank((3, 16, 16), 4, 3, 8)
 EVERY_FAMILY = Augmentation(flip=0.5, shift=2, scale=0.2, rotate=15, cutout=0.4, colour=1)
 MODES = ("full", "head", "bias", "last-2")
 # Batch normalisation of a few small images amplifies rounding, the more the more layers have it; where only a part of
@@ -68,10 +69,10 @@ def told_by(interpreter: str, code: str, *arguments: Path) -> Any:
 
 
 def bundle(
-    folder: Path, student: str, recipe: Recipe, *, mode: str = "full", shape: tuple[int, int, int] = (3, 16, 16)
+    folder: Path, student: str, recipe: Recipe, *, mode: str = "full", form: Parameterization = LOW_RANK
 ) -> Path:
     """A bundle of a random set of 24 images."""
-    synthetic = random_set(LowRank(shape, 4, 3, 8), CLASSES, 8, seed=1)
+    synthetic = random_set(form, CLASSES, 8, seed=1)
     export(replace(synthetic, recipe=recipe), folder, student=student, mode=mode)
     return folder
 
@@ -120,6 +121,15 @@ def test_training_gives_the_same_losses(student: str, mode: str, old: str, tmp_p
     largest = difference(then["losses"], now["losses"])
     print(f"largest relative difference of losses: {largest:.1e}")
     assert largest < 1e-4
+
+
+@pytest.mark.slow
+def test_every_kind_is_decoded_alike(old: str, tmp_path: Path) -> None:
+    forms = (Formation((3, 16, 16)), SharedBasis((3, 16, 16), 5, 3), SharedBasis((3, 16, 16), 3, half=True))
+    recipe = Recipe(PARTIAL_RATE, steps=STEPS, batch_size=16)
+    bundles = [bundle(tmp_path / str(form), "convnet2-w8", recipe, form=form) for form in forms]
+    then, now = (told_by(interpreter, TRAIN, *bundles) for interpreter in (old, sys.executable))
+    assert difference(then["losses"], now["losses"]) < 1e-4
 
 
 @pytest.mark.slow
