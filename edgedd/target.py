@@ -33,6 +33,12 @@ _FIGURES = {
     "effective_gflops": float,
     "runtime_floor_bytes": int,
 }
+_CALIBRATED = {
+    "core_product_gflops": float,
+    "core_move_gbytes": float,
+    "node_microseconds": float,
+    "parallel_gain": float,
+}
 _TEXTS = ("title", "isa", "onnxruntime_ceiling")
 _OPTIONAL = ("note", "why_not_train")
 
@@ -62,6 +68,8 @@ class Target:
         sources: where each figure comes from, by its name.
         note: what else people should know of it, in one line; may be empty.
         why_not_train: why it only infers, in one line; empty where it trains.
+        core_product_gflops, core_move_gbytes, node_microseconds, parallel_gain: how fast it trains, by kind of work
+            (see edgedd.training_cost), where `edgedd calibrate` measured it; None elsewhere.
     """
 
     name: str
@@ -77,6 +85,10 @@ class Target:
     sources: Mapping[str, Source]
     note: str = ""
     why_not_train: str = ""
+    core_product_gflops: float | None = None
+    core_move_gbytes: float | None = None
+    node_microseconds: float | None = None
+    parallel_gain: float | None = None
 
 
 def targets() -> tuple[str, ...]:
@@ -154,8 +166,10 @@ def _target(name: str, values: Mapping[str, Any]) -> Target:
     ceiling = values["onnxruntime_ceiling"]
     if not isinstance(ceiling, str) or not re.fullmatch(r"(\d+\.\d+(\.\d+)?)?", ceiling):
         raise TargetError(f"onnxruntime_ceiling={ceiling!r}, wanted like '1.23.2', or empty")
-    _only("figures", values["figures"], set(_FIGURES))
-    read = {key: _figure(key, values["figures"][key]) for key in _FIGURES}
+    figures = values["figures"]
+    calibrated = isinstance(figures, dict) and not _CALIBRATED.keys().isdisjoint(figures)
+    _only("figures", figures, {*_FIGURES, *(_CALIBRATED if calibrated else ())})
+    read = {key: _figure(key, figure) for key, figure in figures.items()}
     numbers = {key: number for key, (number, _) in read.items()}
     _check_training(values, numbers)
     rest = {key: values[key] for key in (*_TEXTS, "train", *_OPTIONAL) if key in values}
@@ -177,14 +191,15 @@ def _check_training(values: Mapping[str, Any], numbers: Mapping[str, Any]) -> No
 def _figure(key: str, figure: Any) -> tuple[Any, Source]:
     _only(f"figures.{key}", figure, {"value", "kind", "source"})
     value, kind, source = figure["value"], figure["kind"], figure["source"]
-    allowed: type | tuple[type, ...] = int if _FIGURES[key] is int else (int, float)
+    number = _FIGURES.get(key, float)
+    allowed: type | tuple[type, ...] = int if number is int else (int, float)
     usable = isinstance(value, allowed) and not isinstance(value, bool)
     if not usable or not 0 < value < 1e15:
-        what = "a whole number" if _FIGURES[key] is int else "a number"
+        what = "a whole number" if number is int else "a number"
         raise TargetError(f"figures.{key} value={value!r}, wanted {what} above 0")
     if kind not in KINDS:
         raise TargetError(f"figures.{key} kind={kind!r}, wanted one of {', '.join(KINDS)}")
-    return _FIGURES[key](value), Source(kind, _line(f"figures.{key} source", source))
+    return number(value), Source(kind, _line(f"figures.{key} source", source))
 
 
 def _line(key: str, text: Any) -> str:

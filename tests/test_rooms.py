@@ -40,6 +40,8 @@ CONTRACT = (
     "bundle",
     "target",
     "planner",
+    "placement",
+    "training_cost",
 )
 HEAVY = ("torch", "torchvision", "onnx", "onnxscript", "scipy", "tensorly", "sklearn", "matplotlib")
 

@@ -63,7 +63,7 @@ def export(
     refuse_other_folder(Path(out))
     board = None if target is None else _training_board(target)
     shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
-    network = _student(student, shape, classes) if model is None else own_model(model, shape, classes)
+    network = student_network(student, shape, classes) if model is None else own_model(model, shape, classes)
     start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
     graphs = {
         TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode),
@@ -100,7 +100,7 @@ def _training_board(name: str) -> Target:
     return board
 
 
-def _student(name: str | None, shape: tuple[int, int, int], num_classes: int) -> Forward:
+def student_network(name: str | None, shape: tuple[int, int, int], num_classes: int) -> Forward:
     """The student for images of `shape`; SettingError for an unknown name, ExportError when the images do not fit."""
     name = name or default_student(shape)
     student_named(name, (shape[0], MAX_SIDE, MAX_SIDE), num_classes)

@@ -18,6 +18,7 @@ from edgedd.exporting.gradient_graph import PREFIX, GradientGraph, gradient_grap
 from edgedd.exporting.memory import peak_bytes_per_image
 from edgedd.exporting.micro_batches import over_micro_batches
 from edgedd.exporting.optimizers import OPTIMIZER_STEPS
+from edgedd.exporting.work import work_of
 from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
 
@@ -51,7 +52,7 @@ def training_graph(
         moved = OPTIMIZER_STEPS[recipe.optimizer](b, recipe, name, summed[name], shape)
         outputs |= dict.fromkeys([*moved, summed[name]], shape)
     outputs |= {summed[name]: list(network.buffers[name].shape) for name in gradient.next_buffers}
-    facts = _facts(network, recipe, mode, gradient)
+    facts = _facts(network, recipe, mode, gradient) | {"work": work_of(gradient.builder, parameterization).as_dict()}
     return b.model(outputs, {"edgedd": json.dumps(facts, separators=(",", ":"))})
 
 
