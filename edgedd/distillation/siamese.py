@@ -7,14 +7,15 @@ Families and ranges are the paper's and its released code's; they act on normali
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+Strategy = Literal["natural", "digits", "none"]
 NATURAL = ("colour", "crop", "cutout", "flip", "scale", "rotate")
-STRATEGIES: dict[str, tuple[str, ...]] = {
+STRATEGIES: dict[Strategy, tuple[str, ...]] = {
     "natural": NATURAL,
     "digits": tuple(family for family in NATURAL if family != "flip"),
     "none": (),
