@@ -40,7 +40,7 @@ def demo(
 def distill(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="the synthetic set to write")],
-    method: Annotated[str, typer.Option(help="frepo, dm or random")] = "frepo",
+    method: Annotated[str, typer.Option(help="frepo, dm, idm, iid, random, herding, kmeans")] = "frepo",
     bytes_: Annotated[int | None, typer.Option("--bytes", help="size of the file at most")] = None,
     ipc: Annotated[int | None, typer.Option(help="images per class, instead of bytes")] = None,
     parameterization: Annotated[str | None, typer.Option(help="low_rank, pixels, formation or shared_basis")] = None,
@@ -52,7 +52,7 @@ def distill(
     labels: Annotated[str, typer.Option(help="auto, hard, teacher or learned")] = "auto",
     iterations: Annotated[int | None, typer.Option(help="outer steps")] = None,
     minutes: Annotated[float | None, typer.Option(help="time allowed, instead of iterations")] = None,
-    width: Annotated[int, typer.Option(help="channels of the networks that distil")] = 64,
+    width: Annotated[int | None, typer.Option(help="channels of the networks that distil (the method's own)")] = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="continue from the checkpoint beside the output")] = False,

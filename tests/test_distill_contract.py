@@ -16,10 +16,18 @@ from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
 SHAPE = (3, 12, 8)
 CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
 HALF = Compute(torch.device("cpu"), bfloat16=True, compiled=False)
+SAMPLE = {"width": "8", "batch_real": "40", "strategy": "none"}
+YOUNG = {"train_batch": "32", "train_steps": "1", "queue": "3", "interval": "1", "ce_weight": "0.001"}
+MATCHED = SAMPLE | {"image_steps": "3", "epochs": "1"}
 SMALL = {
     "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
-    "dm": {"width": "8", "batch_real": "8"},
-    "random": {},
+    "dm": SAMPLE,
+    "idm": SAMPLE | YOUNG,
+    "iid": SAMPLE,
+    "dc": MATCHED,
+    "dsa": MATCHED | {"strategy": "natural"},
+    "dcc": MATCHED,
+    "dsac": MATCHED | {"strategy": "natural"},
 }
 FORMS: list[Parameterization] = [
     Pixels(SHAPE, 16),
@@ -31,7 +39,7 @@ FORMS: list[Parameterization] = [
     LowRank(SHAPE, 4, 2, 4),
     LowRank(SHAPE, 8, 1, 2),
 ]
-LEARNING = sorted(set(METHODS) - {"random"})
+LEARNING = sorted(name for name, method in METHODS.items() if method.lr != 0)
 
 
 def loop(name: str, form: Parameterization, seed: int = 0, *, from_noise: bool = False, compute: Compute = CPU) -> Loop:
@@ -44,7 +52,7 @@ def loop(name: str, form: Parameterization, seed: int = 0, *, from_noise: bool =
     if from_noise:
         images = generator.normal(size=images.shape).astype(np.float32)
     synthetic = TrainableSet.start(form, images, logits, compute.device)
-    return Loop(synthetic, method_named(name, SMALL[name]), real, compute, generator)
+    return Loop(synthetic, method_named(name, SMALL.get(name)), real, compute, generator)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

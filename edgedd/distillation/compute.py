@@ -4,7 +4,7 @@ import ctypes
 import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,11 +19,15 @@ log = logging.getLogger("edgedd")
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of network passes, and whether functions are compiled."""
+    """A device, the precision of network passes, and whether functions are compiled.
+
+    `features_in_bfloat16`: so are passes that only compare features (edgedd.distillation.matching), which bear it.
+    """
 
     device: torch.device
     bfloat16: bool
     compiled: bool
+    features_in_bfloat16: bool = False
 
     @classmethod
     def choose(cls, device: str = "cpu", compiled: bool = True) -> "Compute":
@@ -41,7 +45,9 @@ class Compute:
             if compiled and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
                 log.warning("no C++ compiler found: running eagerly, about half as fast; install g++ to compile")
                 compiled = False
-        return cls(torch.device(device), device == "cuda" or _multiplies_bfloat16(), compiled)
+        bfloat16 = device == "cuda" or _multiplies_bfloat16()
+        features_in_bfloat16 = bfloat16 or (compiled and bool(_capabilities().get("avx512_bf16")))
+        return cls(torch.device(device), bfloat16, compiled, features_in_bfloat16)
 
     def compile(self, function: Function) -> Function:
         """`function` compiled for fixed shapes, or as it is."""
@@ -51,9 +57,10 @@ class Compute:
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for CUDA on every machine
         return torch.compile(function, dynamic=False)  # type: ignore[return-value]
 
-    def autocast(self) -> torch.autocast:
-        """The context in which network passes run."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+    def autocast(self, features: bool = False) -> torch.autocast:
+        """The context in which network passes run; `features`: of passes that only compare features."""
+        enabled = self.bfloat16 or (features and self.features_in_bfloat16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def tensor(self, values: np.ndarray) -> torch.Tensor:
         """A copy of an array on the device."""
@@ -61,8 +68,12 @@ class Compute:
 
 
 def _multiplies_bfloat16() -> bool:
-    supported = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    supported = _capabilities()
     return bool(supported.get("amx_bf16") or supported.get("amx_tile"))  # avx512_bf16 alone is slower than fp32
+
+
+def _capabilities() -> Mapping[str, Any]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def _keep_freed_memory() -> None:

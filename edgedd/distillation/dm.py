@@ -1,15 +1,13 @@
 """DM: Zhao and Bilen, "Dataset Condensation with Distribution Matching" (WACV 2023)."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from edgedd.augmentation import Augmentation, draw
-from edgedd.distillation import networks
-from edgedd.distillation.augment import apply
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.matching import Observed, Passes, RealBatch, Strategy
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.students import default_student, student
@@ -19,21 +17,33 @@ from edgedd.students import default_student, student
 class DM:
     """Hyperparameters; the paper's unless said otherwise.
 
+    The paper trains on hard labels; ours start as the teacher's and stay (`labels="hard"` gives the paper's).
+
     Attributes:
-        batch_real: real images per class a step (paper: 256).
-        width: channels of the fresh ConvNet (paper: 128).
-        lr: Adam learning rate of cores and pixels (ours; the paper uses SGD at 1 on pixels).
-        augmentation: siamese: one draw a class, applied to all its real and synthetic images alike.
+        batch_real: real images per class a step; a smaller class repeats some.
+        width: channels of the ConvNet, of which every iteration draws a fresh one.
+        strategy: families of the siamese augmentation: "natural", "digits" (no mirror) or "none".
+        optimizer: "adam" (ours, for factors) or "sgd" (the paper's, for pixels).
+        lr: of cores and pixels; None: 0.03 with adam, the paper's 1 with sgd, from 100 images a class on 10.
     """
 
-    batch_real: int = 64
-    width: int = 64
-    lr: float = 0.03
+    batch_real: int = 256
+    width: int = 128
+    strategy: Strategy = "natural"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float | None = None
     lr_mappers: float = 1e-3
     lr_labels: float = 0.0
-    augmentation: Augmentation = field(
-        default_factory=lambda: Augmentation(flip=0.5, shift=3, scale=0.2, rotate=15, cutout=0.5, colour=1)
-    )
+
+    def usual_lr(self, ipc: int) -> float:
+        """Where `lr` is None."""
+        if self.optimizer == "adam":
+            return 0.03
+        return 1.0 if ipc < 100 else 10.0
+
+    def image_passes(self, ipc: int, num_classes: int) -> int:
+        """Images that an iteration passes forward; a backward pass counts as two more."""
+        return num_classes * (self.batch_real + 3 * ipc)
 
     def init(
         self, synthetic: TrainableSet, real: RealImages, compute: Compute, generator: np.random.Generator
@@ -44,40 +54,24 @@ class DM:
     def loss(
         self, synthetic: TrainableSet, real: RealImages, state: "FreshNetworks", generator: np.random.Generator
     ) -> tuple[torch.Tensor, "FreshNetworks"]:
-        """Equation 5: sum over classes of the squared distance between mean features, on a fresh network."""
-        parameters = networks.fresh(state.network, generator, state.compute.device)
-        classes = synthetic.classes
-        images = synthetic.images()
-        rows = [real.sample_class(c, self.batch_real, generator) for c in range(real.num_classes)]
-        real_images = real.normalised(np.concatenate(rows))
-        height, width = images.shape[2:]
-        drawn = draw(self.augmentation, real.num_classes, height, width, generator)
-        real_classes = np.repeat(np.arange(real.num_classes), self.batch_real)
-        ours = apply(images, self.augmentation, type(drawn)(*(values[classes] for values in drawn)))
-        theirs = apply(real_images, self.augmentation, type(drawn)(*(values[real_classes] for values in drawn)))
-        with torch.no_grad():
-            target = class_means(state.features(parameters, theirs), real.num_classes)
-        means = class_means(state.features(parameters, ours), real.num_classes)
-        return (means - target).square().sum(), state
-
-
-def class_means(features: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Features (K m, d) in class-major order -> mean of each class (K, d)."""
-    return features.reshape(num_classes, -1, features.shape[1]).mean(1)
+        """Equation 5, on a fresh network."""
+        loss, _ = state.observed_loss(synthetic, real, generator)
+        return loss, state
 
 
 class FreshNetworks:
-    """A compiled feature pass of networks that live for one step."""
+    """Networks that live for one step, by one compiled pass."""
 
     def __init__(self, method: DM, real: RealImages, compute: Compute) -> None:
-        self.compute = compute
-        self.network = student(default_student(real.shape, method.width), real.shape, real.num_classes)
-        self._features = compute.compile(networks.features)
+        self.passes = Passes(student(default_student(real.shape, method.width), real.shape, real.num_classes), compute)
+        self.batch = RealBatch(method.batch_real, method.strategy)
 
-    def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
-        """Features (b, d)."""
-        with self.compute.autocast():
-            return self._features(self.network, parameters, images)
+    def observed_loss(
+        self, synthetic: TrainableSet, real: RealImages, generator: np.random.Generator
+    ) -> tuple[torch.Tensor, Observed]:
+        """The loss on a fresh network, and what it saw."""
+        observed = self.passes.observe(self.passes.fresh(generator), synthetic, real, self.batch, generator)
+        return observed.mean_distance(), observed
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""

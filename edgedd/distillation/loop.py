@@ -1,4 +1,10 @@
-"""The outer loop that every method shares: Adam on factors, mappers and label logits, with rounding in the loop."""
+"""The outer loop that every method shares: Adam or SGD on factors, mappers and label logits, rounding in the loop.
+
+Adam's rates fall to 0 along a cosine. SGD is the papers': momentum 0.5 and rates that stay. A method whose paper steps
+after every class (`steps_per_class`) still takes one step an iteration: with momentum m and K classes it moves what
+belongs to one class exactly as the K steps do when its momentum is m^K and its rate is (1 - m^K) / (1 - m) times as
+high, for between a class's own steps its images only coast.
+"""
 
 import json
 import math
@@ -13,7 +19,7 @@ import torch
 from edgedd.augmentation import Augmentation
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
-from edgedd.distillation.methods import Method
+from edgedd.distillation.methods import Method, image_lr
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.errors import EdgeddError
@@ -21,6 +27,7 @@ from edgedd.errors import EdgeddError
 MAPPERS = ("left", "right", "basis", "mean")
 REFIT_EVERY = 25
 WARM_STEPS = 10
+SGD_MOMENTUM = 0.5
 
 
 class Progress(NamedTuple):
@@ -61,6 +68,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.state = self.method.init(self.synthetic, self.real, self.compute, self.generator)
         self.optimizer, self.rates = _optimizer(self.synthetic, self.method)
+        self.decays = isinstance(self.optimizer, torch.optim.Adam)
         self.iteration = 0
         self.total = 0
 
@@ -95,9 +103,11 @@ class Loop:
         rounds = self.iteration >= first_rounded
         if rounds and (self.iteration - first_rounded) % REFIT_EVERY == 0:
             self.synthetic.fit_scales()
-        decay = 0.5 * (1 + math.cos(math.pi * self.iteration / self.total))
+        decay = 0.5 * (1 + math.cos(math.pi * self.iteration / self.total)) if self.decays else 1.0
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * decay
+        if hasattr(self.state, "total"):
+            self.state.total = self.total
         loss, self.state = self.method.loss(self.synthetic, self.real, self.state, self.generator)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -140,11 +150,19 @@ class Loop:
         self.generator.bit_generator.state = json.loads(saved["generator"])
 
 
-def _optimizer(synthetic: TrainableSet, method: Method) -> tuple[torch.optim.Adam, list[float]]:
+def _optimizer(synthetic: TrainableSet, method: Method) -> tuple[torch.optim.Optimizer, list[float]]:
+    """The optimizer, and the rate of each of its groups at the first step; no rates where nothing can move."""
     mappers = [values for name, values in synthetic.factors.items() if name in MAPPERS]
     others = [values for name, values in synthetic.factors.items() if name not in MAPPERS]
-    parts = [(others, method.lr), (mappers, method.lr_mappers), ([synthetic.label_logits], method.lr_labels)]
+    image_rate = image_lr(method, synthetic.stored_per_class)
+    parts = [(others, image_rate), (mappers, method.lr_mappers), ([synthetic.label_logits], method.lr_labels)]
     groups = [{"params": leaves, "lr": rate} for leaves, rate in parts if leaves and rate > 0]
+    rates = [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
     if not groups:
         return torch.optim.Adam([synthetic.label_logits]), []
-    return torch.optim.Adam(groups), [float(group["lr"]) for group in groups]  # type: ignore[arg-type]
+    if getattr(method, "optimizer", "adam") == "adam":
+        return torch.optim.Adam(groups), rates
+    steps = synthetic.label_logits.shape[1] if getattr(method, "steps_per_class", False) else 1
+    momentum = SGD_MOMENTUM**steps
+    longer = (1 - momentum) / (1 - SGD_MOMENTUM) if steps > 1 else 1.0
+    return torch.optim.SGD(groups, lr=rates[0], momentum=momentum), [longer * rate for rate in rates]

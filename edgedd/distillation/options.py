@@ -25,7 +25,8 @@ class Options:
             in 4 bits at rank side / 4, for grey images side / 2.
         labels: "hard", "teacher" (fixed soft labels), "learned", or "auto": what the method does by default.
         iterations, minutes: the length of the run; minutes count everything from the call to the file.
-        width: channels of the networks that distil (the ConvNet whose depth fits the images).
+        width: channels of the networks that distil (the ConvNet whose depth fits the images); by default the method's
+            own: 64 for frepo, the papers' 128 for dm, idm and iid.
         recipe: a training recipe to store, instead of searching one on the validation split.
         output, resume: where the file goes, with its checkpoint beside it; resume continues from that.
     """
@@ -43,7 +44,7 @@ class Options:
     labels: str = "auto"
     iterations: int | None = None
     minutes: float | None = None
-    width: int = 64
+    width: int | None = None
     seed: int = 0
     device: str = "cpu"
     recipe: Recipe | None = None

@@ -17,10 +17,10 @@ from edgedd.distillation import recipe_search
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
-from edgedd.distillation.methods import Method, method_named
+from edgedd.distillation.methods import Method, image_lr, method_named
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.teacher import start_logits
+from edgedd.distillation.teacher import Teacher
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Trainer
 from edgedd.errors import SettingError
@@ -32,6 +32,7 @@ from edgedd.synthetic_set import SyntheticSet
 COMPILE_ABOVE_FLOPS = 4e12
 DEFAULT_IMAGE_PASSES = 1_250_000
 VALIDATION_IMAGES = 5000
+WIDTH = 64
 NARROW = 32
 
 
@@ -68,7 +69,7 @@ class Distillation:
         self.classes, self.fingerprint = data.classes, data.fingerprint
         wanted = planner.parameterization_for(
             data.shape,
-            options.parameterization,
+            options.parameterization or getattr(self.method, "parameterization", None),
             options.rank,
             options.bits,
             options.subspaces,
@@ -88,7 +89,7 @@ class Distillation:
         self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
         self.compute = Compute.choose(options.device, compiled=self._work() > COMPILE_ABOVE_FLOPS)
         self.real = RealImages.of(self.training, self.compute)
-        narrow = student(default_student(data.shape, min(options.width, NARROW)), data.shape, data.num_classes)
+        narrow = student(default_student(data.shape, min(self._width, NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
 
     def run(self) -> SyntheticSet:
@@ -113,9 +114,9 @@ class Distillation:
         form, device = self.storage.parameterization, self.compute.device
         if saved is None:
             chooser = np.random.default_rng([self.options.seed, 1])
-            rows = [self.real.sample_class(c, self.storage.ipc, chooser) for c in range(self.real.num_classes)]
-            images = self.real.normalised(np.concatenate(rows))
-            logits = start_logits(self.real, images, self.options, self.compute, self.on_step)
+            teacher = Teacher(self.real, self.options, self.compute, self.on_step)
+            images = self.real.normalised(self._rows(teacher, chooser))
+            logits = teacher.start_logits(images)
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
             augmentation = self._augmentation(synthetic)
         else:
@@ -129,6 +130,19 @@ class Distillation:
         if saved is not None:
             loop.load_state_dict(saved)
         return loop
+
+    def _rows(self, teacher: Teacher, chooser: np.random.Generator) -> np.ndarray:
+        """Real images that the set starts from, in class-major order: the method's choice, or random ones."""
+        ipc = self.storage.ipc
+        if hasattr(self.method, "choose"):
+            rows: np.ndarray = self.method.choose(self.real, ipc, teacher, chooser)
+            return rows
+        return np.concatenate([self.real.sample_class(c, ipc, chooser) for c in range(self.real.num_classes)])
+
+    @property
+    def _width(self) -> int:
+        """Channels of the networks that distil."""
+        return int(getattr(self.method, "width", self.options.width or WIDTH))
 
     def _stored(self, synthetic: TrainableSet, iterations: int, recipe: Recipe) -> SyntheticSet:
         return SyntheticSet.from_factors(
@@ -168,18 +182,23 @@ class Distillation:
 
     def _default_iterations(self) -> int:
         """As many as make a run of some ten minutes on two cores at CIFAR-10's size; fewer for larger sets."""
-        passes = 2 * self.storage.ipc * len(self.classes) + 900
-        return int(np.clip(DEFAULT_IMAGE_PASSES // passes, 300, 5000))
+        return int(np.clip(DEFAULT_IMAGE_PASSES // self._image_passes(2), 300, 5000))
+
+    def _image_passes(self, per_image: int) -> int:
+        """Images that pass a network in an iteration: what the method says, or FRePo's."""
+        ipc, num_classes = self.storage.ipc, len(self.classes)
+        if hasattr(self.method, "image_passes"):
+            stored = max(1, ipc // getattr(self.storage.parameterization, "per_stored", 1))
+            return int(self.method.image_passes(stored, num_classes))
+        return per_image * ipc * num_classes + 900
 
     def _work(self) -> float:
         """Rough operations of the whole run: decides whether compiling pays."""
         shape, classes = self.training.shape, len(self.classes)
-        network, narrow = (
-            student(default_student(shape, width), shape, classes) for width in (self.options.width, NARROW)
-        )
+        network, narrow = (student(default_student(shape, width), shape, classes) for width in (self._width, NARROW))
         iterations = self.options.iterations or self._default_iterations()
-        images = 3 * self.storage.ipc * classes + 900
-        distilling = network.multiply_adds * images * iterations * bool(self.method.lr)
+        moves = bool(image_lr(self.method, self.storage.ipc))
+        distilling = network.multiply_adds * self._image_passes(3) * iterations * moves
         trials = 0 if self.options.recipe else recipe_search.recipe_trials(*shape[1:])
         side_work = 3 * 128 * narrow.multiply_adds * (1000 + trials * recipe_search.TRIAL_STEPS)
         return 2.0 * (distilling + side_work)
@@ -213,7 +232,7 @@ def _method(options: Options) -> Method:
     method = options.method
     if isinstance(method, str):
         settings = dict(options.settings or {})
-        if hasattr(method_named(method), "width"):
+        if hasattr(method_named(method), "width") and options.width is not None:
             settings.setdefault("width", str(options.width))
         if options.labels in ("hard", "teacher"):
             settings["lr_labels"] = "0"

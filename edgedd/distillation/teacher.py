@@ -1,9 +1,12 @@
 """An early-stopped teacher on the real images, and the labels it gives the synthetic set to start from."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
 from edgedd.augmentation import Augmentation
+from edgedd.distillation import networks
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
 from edgedd.distillation.options import Options
@@ -18,21 +21,43 @@ WIDTH = 32
 HARD_LOGIT = 20.0
 
 
-def start_logits(
-    real: RealImages, images: torch.Tensor, options: Options, compute: Compute, on_step: OnStep | None
-) -> np.ndarray:
-    """Label logits (n, K) for normalised `images` (n, C, H, W) in class-major order.
+class Teacher:
+    """The teacher of a run, trained when it is first asked: labels that stay hard need none."""
 
-    Hard labels are one-hot; otherwise the teacher's logits at temperature 2, of the images as they are before storage.
-    """
-    count = len(images)
-    if options.labels == "hard":
-        return HARD_LOGIT * np.eye(real.num_classes, dtype=np.float32)[np.arange(count) * real.num_classes // count]
-    trainer = Trainer(student(default_student(real.shape, WIDTH), real.shape, real.num_classes), compute)
-    parameters = train_teacher(trainer, real, np.random.default_rng([options.seed, 0]), on_step)
-    outputs = trainer.logits(parameters, images) / TEMPERATURE
-    logits: np.ndarray = torch.log_softmax(outputs, dim=1).cpu().numpy()
-    return logits
+    def __init__(self, real: RealImages, options: Options, compute: Compute, on_step: OnStep | None = None) -> None:
+        self.real, self.options, self.compute, self.on_step = real, options, compute, on_step
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Passes of its ConvNet."""
+        shape, num_classes = self.real.shape, self.real.num_classes
+        return Trainer(student(default_student(shape, WIDTH), shape, num_classes), self.compute)
+
+    @cached_property
+    def parameters(self) -> list[torch.Tensor]:
+        """Trained."""
+        generator = np.random.default_rng([self.options.seed, 0])
+        return train_teacher(self.trainer, self.real, generator, self.on_step)
+
+    def features(self, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
+        """Normalised images (b, C, H, W) -> features (b, d), float32."""
+        parameters = self.parameters
+        with torch.no_grad():
+            parts = [networks.features(self.trainer.network, parameters, x) for x in torch.split(images, batch)]
+        return torch.cat(parts)
+
+    def start_logits(self, images: torch.Tensor) -> np.ndarray:
+        """Label logits (n, K) for normalised `images` (n, C, H, W) in class-major order.
+
+        Hard labels are one-hot; otherwise the teacher's logits at temperature 2, of the images as they are before
+        storage.
+        """
+        count, num_classes = len(images), self.real.num_classes
+        if self.options.labels == "hard":
+            return HARD_LOGIT * np.eye(num_classes, dtype=np.float32)[np.arange(count) * num_classes // count]
+        outputs = self.trainer.logits(self.parameters, images) / TEMPERATURE
+        logits: np.ndarray = torch.log_softmax(outputs, dim=1).cpu().numpy()
+        return logits
 
 
 def train_teacher(

@@ -1,0 +1,68 @@
+"""Baselines that choose rows: herding and k-means against plain versions, and as commands."""
+
+import numpy as np
+import pytest
+import torch
+from test_distill_contract import CPU
+from tiny_data import tiny_images
+
+import edgedd
+from edgedd.distillation.methods import METHODS
+from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.selection import herd, nearest_to_centres
+
+
+def test_herding_written_plainly() -> None:
+    features = np.random.default_rng(0).normal(size=(30, 5))
+    mean, chosen = features.mean(0), []
+    for k in range(1, 8):
+        distances = {
+            x: np.linalg.norm(mean - (sum(features[j] for j in chosen) + features[x]) / k)
+            for x in range(30)
+            if x not in chosen
+        }
+        chosen.append(min(distances, key=lambda x: distances[x]))
+    assert herd(features, 7).tolist() == chosen
+    assert np.linalg.norm(features[chosen].mean(0) - mean) < 0.3 * np.linalg.norm(features[:7].mean(0) - mean)
+
+
+def test_kmeans_takes_one_of_each_cluster() -> None:
+    generator = np.random.default_rng(0)
+    centres = 20 * np.eye(4)
+    features = np.concatenate([centre + generator.normal(size=(12, 4)) for centre in centres])
+    chosen = nearest_to_centres(features, 4, np.random.default_rng(1))
+    assert sorted(chosen // 12) == [0, 1, 2, 3]
+    for row in chosen:
+        own = features[12 * (row // 12) : 12 * (row // 12) + 12]
+        distances = np.linalg.norm(own - own.mean(0), axis=1)
+        assert distances.argmin() == row % 12
+
+
+def test_equal_images_are_each_chosen_once() -> None:
+    features = np.repeat(np.eye(2), 5, axis=0)
+    for chosen in (herd(features, 6), nearest_to_centres(features, 6, np.random.default_rng(0))):
+        assert len(set(chosen.tolist())) == 6
+
+
+class Means:
+    """A teacher whose features are the images' channel means."""
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+@pytest.mark.parametrize("name", ["random", "herding", "kmeans"])
+def test_rows_are_class_major_and_a_small_class_repeats(name: str) -> None:
+    real = RealImages.of(tiny_images(count=12, shape=(3, 8, 8), num_classes=3), CPU)
+    for ipc in (2, 4, 6):
+        rows = METHODS[name].choose(real, ipc, Means(), np.random.default_rng(0))  # type: ignore[attr-defined]
+        assert real.labels[torch.from_numpy(rows)].tolist() == [c for c in range(3) for _ in range(ipc)]
+        assert len(set(rows.tolist())) == (3 * ipc if ipc <= 4 else len(set(rows.tolist())))
+
+
+def test_the_same_seed_chooses_the_same_and_methods_differ() -> None:
+    options = {"ipc": 2, "parameterization": "pixels", "labels": "hard", "recipe": edgedd.Recipe(steps=3)}
+    made = {name: edgedd.distill("digits", method=name, **options) for name in ("random", "herding", "kmeans")}
+    assert edgedd.distill("digits", method="kmeans", **options).to_bytes() == made["kmeans"].to_bytes()
+    pictures = [synthetic.images(slice(None)).tobytes() for synthetic in made.values()]
+    assert len(set(pictures)) == 3
