@@ -23,6 +23,7 @@ _ROOMS = {
     "inspect": "edgedd.inspection",
     "load_data": "edgedd.labelled_images",
     "load_target": "edgedd.target",
+    "plan": "edgedd.planning",
     "preview": "edgedd.report.preview",
     "targets": "edgedd.target",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "inspect",
     "load_data",
     "load_target",
+    "plan",
     "preview",
     "targets",
 ]
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from edgedd.exporting.export import export
     from edgedd.inspection import inspect
     from edgedd.labelled_images import LabelledImages, load_data
+    from edgedd.planning import plan
     from edgedd.recipe import Recipe
     from edgedd.report.preview import preview
     from edgedd.synthetic_set import SyntheticSet

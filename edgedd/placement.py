@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from edgedd import memory_model
 from edgedd.errors import BudgetError
 from edgedd.memory_model import Breakdown, Shape, even_share, suited_micro_batch
+from edgedd.parameterization import Parameterization
+from edgedd.recipe import Recipe
 from edgedd.target import Target
 from edgedd.training_cost import Pace, Work, step_seconds
 
@@ -55,6 +57,12 @@ class Placement:
     step_seconds: float
 
 
+def load_of(form: Parameterization, count: int, num_classes: int, recipe: Recipe) -> Load:
+    """What a device holds of a set of `count` images, and the images of a step."""
+    shapes = [*form.factor_shapes(count).values(), (count, num_classes)]
+    return Load(form.shape, sum(map(memory_model.float_bytes, shapes)), min(recipe.batch_size, count))
+
+
 def place(
     facts: GraphFacts, load: Load, target: Target, *, threads: int | None = None, micro_batch: int | None = None
 ) -> Placement:
@@ -67,11 +75,14 @@ def place(
     if fitting:
         return min(fitting, key=lambda way: way.step_seconds)
     least = min(ways, key=lambda way: way.memory.total)
+    advice = "choose a smaller student, or mode head or bias"
+    if micro_batch and least.micro_batch > 1:
+        advice = f"lower the micro-batch of {micro_batch}"
     parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in least.memory.parts().items())
     raise BudgetError(
         f"training takes at least {least.memory.total / 1e6:.1f} MB ({parts}; {least.micro_batch} image(s) at once, "
         f"{least.threads} thread(s)), wanted at most the {target.process_ram_bytes / 1e6:.1f} MB of {target.name}: "
-        "choose a smaller student, or mode head or bias"
+        f"{advice}"
     )
 
 

@@ -117,6 +117,16 @@ def load_target(name_or_path: str | os.PathLike[str]) -> Target:
     raise TargetError(f"unknown target {text!r}, wanted one of: {', '.join(names)}, or a .toml file{hint}")
 
 
+def training_target(name_or_path: str | os.PathLike[str]) -> Target:
+    """`load_target` of a board that trains. Raises TargetError for one that only infers as well, with the reason."""
+    board = load_target(name_or_path)
+    if not board.train:
+        raise TargetError(
+            f"{board.name} only infers ({board.why_not_train}), wanted a board that trains: see edgedd targets"
+        )
+    return board
+
+
 def user_folder() -> Path:
     """Where the user's own profiles lie, whether it exists or not."""
     config = os.environ.get("XDG_CONFIG_HOME", "")

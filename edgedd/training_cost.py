@@ -72,6 +72,32 @@ class Pace:
         return at_once / (1 + (self.parallel_gain - 1) * (used - 1) / (self.cores - 1))
 
 
+@dataclass(frozen=True)
+class Share:
+    """Work in the three kinds: floating-point operations, bytes moved, calls."""
+
+    flops: float
+    moved_bytes: float
+    nodes: float
+
+    def seconds(self, pace: Pace) -> float:
+        """On one core that works alone."""
+        products, moved = self.flops / (1e9 * pace.product_gflops), self.moved_bytes / (1e9 * pace.move_gbytes)
+        return products + moved + self.nodes * pace.node_seconds
+
+
+def worker_share(work: Work, *, batch: int, micro_batch: int, threads: int = 1) -> Share:
+    """What a worker computes of a step of `batch` images."""
+    images = min(part_size(batch, micro_batch, threads), batch)
+    turns = math.ceil(images / micro_batch)
+    return Share(images * work.flops, images * work.moved_bytes + turns * work.fixed_bytes, turns * work.nodes)
+
+
+def step_share(parameter_bytes: int) -> Share:
+    """What a step takes besides its micro-batches."""
+    return Share(0, STEP_PASSES * parameter_bytes, STEP_NODES)
+
+
 def step_seconds(
     work: Work, pace: Pace, parameter_bytes: int, *, batch: int, micro_batch: int, threads: int = 1
 ) -> float:
@@ -82,14 +108,9 @@ def step_seconds(
         pace: of the machine.
         parameter_bytes: of all parameters once, float32.
     """
-    at_once = workers(batch, micro_batch, threads)
-    images = min(part_size(batch, micro_batch, threads), batch)
-    turns = math.ceil(images / micro_batch)
-    moved = images * work.moved_bytes + turns * work.fixed_bytes
-    busy = images * work.flops / (1e9 * pace.product_gflops) + moved / (1e9 * pace.move_gbytes)
-    busy += turns * work.nodes * pace.node_seconds
-    alone = STEP_NODES * pace.node_seconds + STEP_PASSES * parameter_bytes / (1e9 * pace.move_gbytes)
-    return pace.slowdown(at_once) * busy + alone
+    share = worker_share(work, batch=batch, micro_batch=micro_batch, threads=threads)
+    slower = pace.slowdown(workers(batch, micro_batch, threads))
+    return slower * share.seconds(pace) + step_share(parameter_bytes).seconds(pace)
 
 
 def step_flops(work: Work, batch: int) -> int:

@@ -13,6 +13,7 @@ from edgedd.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
 from edgedd.errors import BundleError, SettingError
 from edgedd.machine import usable_cores
 from edgedd.students import ParameterSpec
+from edgedd.training_cost import Work
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ class Facts:
         activation_bytes: predicted peak of activations per image of a micro-batch; what the arena takes on top is in
             edgedd.memory_model.
         batch_statistics: whether the batch is normalised by its own mean and variance.
+        work: what one of its turns computes; None in graphs that do not say.
     """
 
     parameters: Mapping[str, ParameterSpec]
@@ -66,6 +68,7 @@ class Facts:
     asked: frozenset[str]
     activation_bytes: int
     batch_statistics: bool
+    work: Work | None
 
 
 class Sessions:
@@ -129,13 +132,14 @@ class Sessions:
             values = json.loads(stored)
             parameters, buffers = _specs(values["parameters"]), _specs(values["buffers"])
             peak, batch_statistics = int(values["activation_bytes"]), bool(values["batch_statistics"])
+            work = Work.from_dict(values["work"]) if "work" in values else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             path = self.bundle.file(TRAIN_STEP)
             raise BundleError(f"{path} does not describe its parameters ({error}): export the bundle again") from error
         shapes = {i.name: i.shape for i in self.train.get_inputs()}
         outputs = [o.name.removeprefix("next.") for o in self.train.get_outputs() if o.name.startswith("next.")]
         carried = {name: tuple(shapes[name]) for name in outputs}
-        return Facts(parameters, buffers, carried, frozenset(shapes), peak, batch_statistics)
+        return Facts(parameters, buffers, carried, frozenset(shapes), peak, batch_statistics, work)
 
     def _open(self, name: str) -> "onnxruntime.InferenceSession":
         import onnxruntime

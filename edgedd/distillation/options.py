@@ -20,6 +20,7 @@ class Options:
     Attributes:
         method: a name in METHODS, or a method object of your own.
         settings: hyperparameters of a named method to change, as text.
+        target: a board (see `edgedd.targets`): what is not said of size and form comes from its plan.
         bytes, ipc: the size: bytes of the file, or images per class.
         parameterization, rank, subspaces, formation, half, bits: how images are stored; by default `low_rank`
             in 4 bits at rank side / 4, for grey images side / 2.
@@ -33,6 +34,7 @@ class Options:
 
     method: "str | Method" = "frepo"
     settings: Mapping[str, str] | None = None
+    target: str | None = None
     bytes: int | None = None
     ipc: int | None = None
     parameterization: str | None = None

@@ -16,6 +16,7 @@ from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.for_target import for_target
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
 from edgedd.distillation.methods import Method, image_lr, method_named
 from edgedd.distillation.options import Options
@@ -55,7 +56,7 @@ def distill(
     if chosen.output is not None:
         refuse_unwritable(chosen.output)
     loaded = data if isinstance(data, LabelledImages) else load_data(data)
-    return Distillation(loaded, chosen, on_step).run()
+    return Distillation(loaded, for_target(chosen, loaded), on_step).run()
 
 
 class Distillation:

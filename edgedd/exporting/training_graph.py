@@ -52,7 +52,8 @@ def training_graph(
         moved = OPTIMIZER_STEPS[recipe.optimizer](b, recipe, name, summed[name], shape)
         outputs |= dict.fromkeys([*moved, summed[name]], shape)
     outputs |= {summed[name]: list(network.buffers[name].shape) for name in gradient.next_buffers}
-    facts = _facts(network, recipe, mode, gradient) | {"work": work_of(gradient.builder, parameterization).as_dict()}
+    work = work_of(gradient.builder, parameterization, [network.parameters[name].shape for name in gradient.trained])
+    facts = _facts(network, recipe, mode, gradient) | {"work": work.as_dict()}
     return b.model(outputs, {"edgedd": json.dumps(facts, separators=(",", ":"))})
 
 

@@ -4,6 +4,7 @@ Letters: u images of a micro-batch. Counts are lines in u, known from the graphs
 """
 
 import math
+from collections.abc import Collection, Sequence
 
 import onnx
 
@@ -14,11 +15,15 @@ from edgedd.parameterization import Parameterization
 from edgedd.training_cost import Work
 
 STORED = 128
+LOOP_NODES = 15
 Shapes = dict[str, tuple[int, ...]]
 
 
-def work_of(gradient: GraphBuilder, parameterization: Parameterization) -> Work:
-    """Of one turn of the training graph's loop: decoding, augmentation, forwards and backwards."""
+def work_of(gradient: GraphBuilder, parameterization: Parameterization, trained: Collection[Sequence[int]]) -> Work:
+    """Of one turn of the training graph's loop: decoding, augmentation, forwards, backwards, and adding gradients up.
+
+    `trained` holds the shape of each parameter that gets a gradient.
+    """
     decoder = GraphBuilder()
     rows = decoder.input("rows", ("u",), onnx.TensorProto.INT64)
     decode(decoder, parameterization, factor_inputs(decoder, parameterization), rows)
@@ -26,8 +31,8 @@ def work_of(gradient: GraphBuilder, parameterization: Parameterization) -> Work:
     return Work(
         flops=more_flops - flops,
         moved_bytes=more_moved - moved,
-        fixed_bytes=max(2 * moved - more_moved, 0),
-        nodes=len(gradient.nodes) + len(decoder.nodes),
+        fixed_bytes=max(2 * moved - more_moved, 0) + 3 * 4 * sum(map(math.prod, trained)),
+        nodes=len(gradient.nodes) + len(decoder.nodes) + len(trained) + LOOP_NODES,
     )
 
 

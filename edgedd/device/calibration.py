@@ -1,0 +1,191 @@
+"""`edgedd calibrate`: how fast this machine trains and what an idle process takes, as a target profile.
+
+Three training graphs that are shipped are timed with single images and with four at once on one thread. From that, by
+least squares of relative errors, come the rates of products and of moving bytes and the time of a call
+(edgedd.training_cost), and from all cores together their gain over one.
+"""
+
+import gzip
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgedd
+from edgedd import memory_model
+from edgedd.atomic import refuse_unwritable
+from edgedd.augmentation import Augmentation
+from edgedd.bundle import PREDICT, SET, TRAIN_STEP, Bundle, write_bundle
+from edgedd.device.planned_bundle import facts_of_bundle
+from edgedd.device.student import Student
+from edgedd.errors import TargetError
+from edgedd.parameterization import LowRank
+from edgedd.recipe import Recipe
+from edgedd.synthetic_set import SyntheticSet
+from edgedd.target import THIS_MACHINE, Source, Target, load_target, user_folder
+from edgedd.target_file import write_target
+from edgedd.this_machine import this_machine
+from edgedd.training_cost import Share, step_share, worker_share
+
+STUDENTS = ("convnet3-w16", "convnet3-w64", "convnet3-w128")
+FORM, NUM_CLASSES = LowRank((3, 32, 32), 8, 1, 4), 10
+RECIPE = Recipe(augmentation=Augmentation(flip=0.5, shift=2))
+AT_ONCE = (1, 4)
+POINT_SECONDS, LEAST_STEPS, MOST_STEPS = 1.5, 2, 40
+NEVER = 1e-12  # seconds of a unit of work whose time does not show
+IDLE = """
+import re, sys
+from edgedd.device import Student
+student = Student.load(sys.argv[1])
+print(1024 * int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]))
+"""
+
+
+def calibrate(
+    output: str | os.PathLike[str] | None = None,
+    bundle: str | os.PathLike[str] | None = None,
+    target: str = THIS_MACHINE,
+) -> tuple[Path, Target]:
+    """Measure, and write a profile -> its path and the target that it holds.
+
+    Args:
+        output: the file; by default that of `target` in the user's folder, which takes the place of the shipped one.
+        bundle: also timed, so that predictions suit its network best.
+        target: whose title, memory and storage are kept.
+
+    Raises:
+        TargetError: an unknown board, or a system without /proc.
+        SettingError: the file cannot be written.
+        BundleError: a bundle that is incomplete or too old.
+    """
+    base = this_machine() if target == THIS_MACHINE else load_target(target)
+    path = Path(output) if output is not None else user_folder() / f"{base.name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(path)
+    with tempfile.TemporaryDirectory() as folder:
+        own = [shipped_bundle(Path(folder) / name, name) for name in STUDENTS]
+        opened = [*own, *([Bundle.load(bundle)] if bundle is not None else [])]
+        shares, seconds = zip(*itertools.chain.from_iterable(map(_points, opened)), strict=True)
+        rates = fitted(shares, seconds)
+        together = [_together(each, base.cores) for each in own]
+        floor = _idle_bytes(own[0])
+    measured = _measured(base, rates, together, floor)
+    write_target(path, measured)
+    return path, measured
+
+
+def shipped_bundle(path: Path, student: str) -> Bundle:
+    """A bundle of a shipped graph and a set of noise; what predicts is never opened, so that the graph stands in."""
+    graph = gzip.decompress((Path(__file__).parent / "graphs" / f"{student}.onnx.gz").read_bytes())
+    generator, count = np.random.default_rng(0), 10 * NUM_CLASSES
+    factors = {n: generator.standard_normal(s).astype(np.float32) for n, s in FORM.factor_shapes(count).items()}
+    names, flat = tuple(map(str, range(NUM_CLASSES))), np.full(FORM.shape[0], 0.5)
+    labels = generator.dirichlet(np.ones(NUM_CLASSES), count)
+    noise = SyntheticSet.from_factors(
+        FORM, factors=factors, labels=labels, mean=flat, std=flat, recipe=RECIPE, classes=names, provenance={}
+    )
+    facts: dict[str, Any] = {"edgedd": edgedd.__version__, "student": student, "image_shape": list(FORM.shape)}
+    facts |= {"classes": list(names), "mode": "full", "target": None, "threads": None, "micro_batch": None}
+    return write_bundle(path, {SET: noise.to_bytes(), TRAIN_STEP: graph, PREDICT: graph}, facts)
+
+
+def fitted(shares: Sequence[Share], seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Seconds of a floating-point operation, of a byte and of a call: all above 0, least squares of relative errors."""
+    counts = np.array([(s.flops, s.moved_bytes, s.nodes) for s in shares])
+    scale = counts.max(axis=0)
+    relative = counts / scale / np.array(seconds)[:, None]
+    best, least = np.full(3, NEVER), np.inf
+    for kinds in itertools.chain.from_iterable(itertools.combinations(range(3), n) for n in (1, 2, 3)):
+        columns = relative[:, kinds]
+        found = np.linalg.lstsq(columns, np.ones(len(seconds)), rcond=None)[0]
+        error = float(np.square(columns @ found - 1).sum())
+        if (found > 0).all() and error < least:
+            best, least = np.full(3, NEVER), error
+            best[list(kinds)] = found / scale[list(kinds)]
+    return float(best[0]), float(best[1]), float(best[2])
+
+
+def step_times(student: Student, batch: int) -> list[float]:
+    """Seconds of each of some steps on rows of the set, after a first one that is not counted."""
+    rows = np.random.default_rng(0).permutation(student.synthetic.count)[:batch]
+    shape, classes = student.bundle.image_shape, len(student.classes)
+    nothing = np.zeros((0, *shape), np.float32), np.zeros((0, classes), np.float32)
+    times = list[float]()
+    student.step(*nothing, 1e-3, rows=rows)
+    while len(times) < LEAST_STEPS or (sum(times) < POINT_SECONDS and len(times) < MOST_STEPS):
+        begun = time.perf_counter()
+        student.step(*nothing, 1e-3, rows=rows)
+        times.append(time.perf_counter() - begun)
+    return times
+
+
+def _points(bundle: Bundle) -> Iterator[tuple[Share, float]]:
+    """Work and median seconds of a step of four images, with one and with four at once, on one thread."""
+    facts = facts_of_bundle(bundle)
+    for images in AT_ONCE:
+        student = Student.load(bundle.path, threads=1, micro_batch=images)
+        share = worker_share(facts.work, batch=max(AT_ONCE), micro_batch=images)
+        step = step_share(sum(map(memory_model.float_bytes, facts.parameters.values())))
+        whole = Share(share.flops, share.moved_bytes + step.moved_bytes, share.nodes + step.nodes)
+        yield whole, statistics.median(step_times(student, max(AT_ONCE)))
+
+
+def _together(bundle: Bundle, cores: int) -> tuple[float, float]:
+    """How many times as fast as one core all of them are, and what they reach in GFLOP/s."""
+    images = max(AT_ONCE)
+    flops = facts_of_bundle(bundle).work.flops
+    alone = statistics.median(step_times(Student.load(bundle.path, threads=1, micro_batch=images), images))
+    if cores == 1:
+        return 1.0, images * flops / alone / 1e9
+    student = Student.load(bundle.path, threads=cores, micro_batch=images)
+    together = statistics.median(step_times(student, images * cores))
+    return max(cores * alone / together, 1.0), images * cores * flops / together / 1e9
+
+
+def _idle_bytes(bundle: Bundle) -> int:
+    """Resident memory of a process of its own that has opened a bundle, without its graph."""
+    done = subprocess.run(
+        [sys.executable, "-c", IDLE, str(bundle.path)], capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode or not done.stdout.strip().isdecimal():
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise TargetError(f"an idle process could not be measured ({reason}), wanted Linux with /proc")
+    return int(done.stdout) - memory_model.SESSION_PER_BYTE * bundle.file(TRAIN_STEP).stat().st_size
+
+
+def _measured(
+    base: Target, rates: tuple[float, float, float], together: Sequence[tuple[float, float]], floor: int
+) -> Target:
+    """The board with what was measured in place of what was estimated."""
+    flop, byte, call = rates
+    gain = min(statistics.geometric_mean(gain for gain, _ in together), float(base.cores))
+    graphs = f"{len(STUDENTS)} training graphs"
+    texts = {
+        "cores": "cores that this process may use (sched_getaffinity)",
+        "effective_gflops": f"edgedd calibrate: a step of {STUDENTS[1]} on all cores",
+        "runtime_floor_bytes": "edgedd calibrate: a process of its own with an open training graph, without the graph",
+        "core_product_gflops": f"edgedd calibrate: rate of products on one core, fitted to {graphs}",
+        "core_move_gbytes": f"edgedd calibrate: rate of moving bytes on one core, fitted to {graphs}",
+        "node_microseconds": f"edgedd calibrate: time of a call, fitted to {graphs}",
+        "parallel_gain": f"edgedd calibrate: all cores against one, geometric mean of {graphs}",
+    }
+    return replace(
+        base,
+        train=base.process_ram_bytes > floor,
+        effective_gflops=together[1][1],
+        runtime_floor_bytes=floor,
+        core_product_gflops=1e-9 / flop,
+        core_move_gbytes=1e-9 / byte,
+        node_microseconds=1e6 * call,
+        parallel_gain=gain,
+        sources={**base.sources, **{key: Source("measured", text) for key, text in texts.items()}},
+    )
