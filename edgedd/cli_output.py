@@ -58,7 +58,8 @@ def print_inspection(path: Path, as_json: bool) -> None:
         return
     form = values["parameterization"]
     shape = "x".join(map(str, form["shape"]))
-    rank = "".join(f", {key} {form[key]}" for key in ("rank", "subspaces", "formation") if key in form)
+    rank = " {0}x{0}".format(form["formation"]) if "formation" in form else ""
+    rank += "".join(f", {key} {form[key]}" for key in ("rank", "subspaces") if key in form)
     rank += ", half resolution" if form.get("half") else ""
     recipe = {key: value for key, value in values["recipe"].items() if key != "augmentation"}
     augmentation = ", ".join(f"{k} {v:g}" for k, v in values["recipe"]["augmentation"].items()) or "none"
@@ -87,10 +88,12 @@ def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
             _mean_and_spread(row),
             len(row["accuracies"]),
             "" if row["seconds"] is None else f"{row['seconds']:.0f}",
+            "" if row["steps"] is None else f"{row['recipe']}, {row['epochs']} epochs, {row['steps']} steps",
+            row["runtime"],
         )
         for row in rows
     ]
-    print_table("", ("student", "bytes", "test accuracy", "seeds", "seconds each"), cells)
+    print_table("", ("student", "bytes", "test accuracy", "seeds", "seconds each", "recipe", "runtime"), cells)
 
 
 def _mean_and_spread(row: Row) -> str:
@@ -101,14 +104,17 @@ def _mean_and_spread(row: Row) -> str:
 
 def print_bundle(bundle: Any, accuracies: Mapping[str, float] | None, folder: Path, as_json: bool) -> None:
     """Of `export`; accuracies by number format, where they were compared."""
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    files = {path.name: path.stat().st_size for path in sorted(bundle.path.iterdir())}
     if as_json:
         compared = {"accuracies": dict(accuracies)} if accuracies else {}
         facts = {"bundle": str(folder), "student": bundle.student, "mode": bundle.mode, "files": files}
+        facts |= {"archive_bytes": folder.stat().st_size} if folder.is_file() else {}
         print_json(facts | compared)
         return
     rows = [(name, f"{size:,}") for name, size in files.items()]
     print_table(f"{folder}: student {bundle.student}, trains {bundle.mode}", ("file", "bytes"), rows)
+    if folder.is_file():
+        print(f"{folder.stat().st_size:,} bytes in one file")
     for form, accuracy in (accuracies or {}).items():
         print(f"test accuracy in {form}: {100 * accuracy:.2f} %")
 

@@ -154,6 +154,23 @@ def test_predict_pictures_and_arrays_alike(command: Command, made: Made, tmp_pat
     assert f"{100 * rows[3]['probability']:.1f} %" in table
 
 
+@pytest.mark.usefixtures("short_search")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--parameterization formation --bits 4", "formation 2x2, 4 bits"),
+        ("--parameterization shared_basis --half --rank 3", "shared_basis, rank 3, subspaces 1, half"),
+    ],
+)
+def test_a_form_from_distill_to_the_picture(command: Command, tmp_path: Path, options: str, said: str) -> None:
+    out = succeeded(command(*RANDOM, *options.split(), "-o", tmp_path / "set.st"))
+    assert said in " ".join(out.split())
+    assert os.stat(tmp_path / "set.st").st_size <= 2900
+    succeeded(command("preview", tmp_path / "set.st", "-o", tmp_path / "grid.png"))
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.format == "PNG"
+
+
 def test_preview_prints_the_picture_it_drew(command: Command, tmp_path: Path) -> None:
     synthetic = golden()
     object.__setattr__(synthetic, "classes", ("$a$b$\\frac$", "日本"))

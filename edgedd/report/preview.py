@@ -8,6 +8,7 @@ import numpy as np
 
 from edgedd.atomic import refuse_unwritable, write_bytes
 from edgedd.errors import MissingExtra
+from edgedd.parameterization import Formation
 from edgedd.synthetic_set import SyntheticSet
 
 MAX_COLUMNS = 20
@@ -42,8 +43,9 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int 
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_axis_off()
     form = synthetic.parameterization
-    form_values = form.as_dict()
-    detail = "".join(f", {key} {form_values[key]}" for key in ("rank", "formation") if key in form_values)
+    detail = f", rank {synthetic.rank}" if synthetic.rank else ""
+    if isinstance(form, Formation):
+        detail = f" {form.formation}x{form.formation}"
     title = f"{synthetic.nbytes:,} bytes: {synthetic.ipc} images a class, {form.kind}{detail}, {form.bits} bits"
     figure.text(0.5, 1 - TITLE_INCHES / height / 2, title, ha="center", va="center", fontsize=9)
     buffer = io.BytesIO()
