@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from test_distill_contract import SHAPE, loop
+from test_distill_contract import CPU, SHAPE, loop
 from test_dm import GOLDEN, PIXELS, golden_network, waves
+from tiny_data import tiny_images
 
+from edgedd.distillation import networks
 from edgedd.distillation.dm import DM
 from edgedd.distillation.idm import IDM
 from edgedd.distillation.iid import IID, class_centralisation, covariance_distance
 from edgedd.distillation.matching import Observed, class_covariances
 from edgedd.distillation.methods import method_named
+from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.errors import SettingError
+from edgedd.parameterization import Pixels
 
 
 def observed_of(features: torch.Tensor, theirs: torch.Tensor, channels: int) -> Observed:
@@ -102,10 +107,13 @@ def test_it_takes_its_bases_settings() -> None:
 
 
 def test_the_papers_pool_is_of_resnets_and_pools_their_last_map() -> None:
-    run = loop("dm", PIXELS)
-    state = IID(pool_network="resnet18-in", width=8).init(run.synthetic, run.real, run.compute, run.generator)
+    shape = (3, 16, 16)
+    real = RealImages.of(tiny_images(count=4, shape=shape, num_classes=2), CPU)
+    synthetic = TrainableSet.blank(Pixels(shape, 16), 2, 2, CPU.device)
+    generator = np.random.default_rng(0)
+    state = IID(pool_network="resnet18-in", width=8).init(synthetic, real, CPU, generator)
     passes = state.pool.passes
-    features = state.pool.pooled(passes.fresh(run.generator), torch.zeros(1, *SHAPE))
+    features = state.pool.pooled(passes.fresh(generator), torch.zeros(1, *shape))
     assert passes.network.name == "resnet18-in"
     assert features.shape == (1, 512)
 
@@ -113,8 +121,6 @@ def test_the_papers_pool_is_of_resnets_and_pools_their_last_map() -> None:
 def test_the_pools_networks_learn_the_classes() -> None:
     run = loop("dm", PIXELS)
     state = IID(pool=2, pool_epochs=40, width=8).init(run.synthetic, run.real, run.compute, run.generator)
-    from edgedd.distillation import networks
-
     state.pool.draw(run.real, run.generator)
     assert len(state.pool.networks) == 2
     for parameters in state.pool.networks:

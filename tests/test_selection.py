@@ -1,12 +1,16 @@
 """Baselines that choose rows: herding and k-means against plain versions, and as commands."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from conftest import Command
 from test_distill_contract import CPU
 from tiny_data import tiny_images
 
 import edgedd
+from edgedd.distillation import networks, recipe_search, teacher
 from edgedd.distillation.methods import METHODS
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.selection import herd, nearest_to_centres
@@ -60,9 +64,35 @@ def test_rows_are_class_major_and_a_small_class_repeats(name: str) -> None:
         assert len(set(rows.tolist())) == (3 * ipc if ipc <= 4 else len(set(rows.tolist())))
 
 
-def test_the_same_seed_chooses_the_same_and_methods_differ() -> None:
+def test_the_same_seed_chooses_the_same_and_methods_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "train_teacher", lambda trainer, real, g, _: networks.fresh(trainer.network, g, "cpu"))
     options = {"ipc": 2, "parameterization": "pixels", "labels": "hard", "recipe": edgedd.Recipe(steps=3)}
     made = {name: edgedd.distill("digits", method=name, **options) for name in ("random", "herding", "kmeans")}
     assert edgedd.distill("digits", method="kmeans", **options).to_bytes() == made["kmeans"].to_bytes()
     pictures = [synthetic.images(slice(None)).tobytes() for synthetic in made.values()]
     assert len(set(pictures)) == 3
+
+
+SETTINGS = {
+    "dm": ("batch_real=16", "width=8", "strategy=digits", "optimizer=sgd"),
+    "idm": ("batch_real=16", "width=8", "train_steps=1", "train_batch=16"),
+    "iid": ("base=idm", "batch_real=16", "width=8", "train_steps=1", "train_batch=16", "pool=1"),
+    "herding": (),
+    "kmeans": (),
+}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_commands(method: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "choose_recipe", lambda synthetic, *_, **__: synthetic)
+    monkeypatch.setattr(teacher, "train_teacher", lambda trainer, real, g, _: networks.fresh(trainer.network, g, "cpu"))
+    settings = [part for text in SETTINGS[method] for part in ("--set", text)]
+    output = tmp_path / "set.safetensors"
+    ran = command(
+        *("distill", "--data", "digits", "--method", method, "--ipc", 4, "--iterations", 10, "-o", output), *settings
+    )
+    assert ran.status == 0, ran.err
+    synthetic = edgedd.SyntheticSet.load(output)
+    assert synthetic.provenance["method"] == method
+    assert synthetic.ipc == 4
+    assert synthetic.parameterization.kind == ("formation" if method in ("idm", "iid") else "low_rank")
