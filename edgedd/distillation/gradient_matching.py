@@ -148,7 +148,7 @@ class InnerNetwork:
             self.refresh(generator)
         elif self.step > 0:
             for _ in range(self.epochs):
-                self._train_epoch(images, labels, generator)
+                self.train_epoch(images, labels, generator)
 
     def real_gradient(
         self, real: RealImages, label: int, drawn: siamese.Draw, generator: np.random.Generator
@@ -159,7 +159,7 @@ class InnerNetwork:
         labels = F.one_hot(real.labels[torch.from_numpy(rows).to(images.device)], self.passes.network.num_classes)
         return self.passes.gradient(self.parameters, images, labels.float())
 
-    def _train_epoch(self, images: torch.Tensor, labels: torch.Tensor, generator: np.random.Generator) -> None:
+    def train_epoch(self, images: torch.Tensor, labels: torch.Tensor, generator: np.random.Generator) -> None:
         order = generator.permutation(len(images))
         strategy = siamese.STRATEGIES[self.method.strategy]
         for start in range(0, len(order), self.method.batch_train):
