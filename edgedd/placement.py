@@ -12,9 +12,7 @@ from edgedd.memory_model import Breakdown, Shape, even_share, suited_micro_batch
 from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
 from edgedd.target import Target
-from edgedd.training_cost import Pace, Work, step_seconds
-
-GHOST_BATCH = 32  # images of a micro-batch at most under batch normalisation: ghost batches, Hoffer et al. 2017
+from edgedd.training_cost import GHOST_BATCH, Pace, Work, step_seconds
 
 
 @dataclass(frozen=True)
