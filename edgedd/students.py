@@ -1,21 +1,25 @@
 """Student networks by name: their layers, what their parameters are called, how large they are, how they start.
 
-The families are described in edgedd.layers as data. The torch version of a network is in
+The families are described in edgedd.architectures as data. The torch version of a network is in
 edgedd.distillation.networks, the ONNX version in edgedd.exporting.networks; both walk the layers.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgedd import layers
+from edgedd import architectures
 from edgedd.errors import SettingError
 from edgedd.layers import Layer, Shape
 
-WANTED = "convnet<depth>-w<width> (such as convnet3-w64), resnet8, mobilenet-tiny or mlp"
+WANTED = (
+    "convnet<depth>-w<width>[-in|-bn|-gn|-ln|-none] (such as convnet3-w64), resnet8, mobilenet-tiny, mlp, alexnet, "
+    "vgg11, vgg11-bn, resnet18-in or resnet18-bn"
+)
+LEAST_SIDES = {"vgg11": (16, 5), "vgg11-bn": (16, 5), "resnet18-in": (9, 3), "resnet18-bn": (9, 3)}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Network:
                 of = {"weight": ParameterSpec(weight, "uniform", bound)}
                 of["bias"] = ParameterSpec(weight[:1], "uniform", bound)
             else:
-                of = {"weight": ParameterSpec(given[:1], "ones"), "bias": ParameterSpec(given[:1], "zeros")}
+                gain = layer.gain(given)
+                of = {"weight": ParameterSpec(gain, "ones"), "bias": ParameterSpec(gain, "zeros")}
             specs.update({f"{layer.name}.{part}": of[part] for part in layer.parameters})
         return specs
 
@@ -109,16 +114,35 @@ def initial_parameters(specs: dict[str, ParameterSpec], generator: np.random.Gen
 
 
 def _layers(name: str, shape: tuple[int, int, int], num_classes: int) -> tuple[Layer, ...]:
-    if name == "resnet8":
-        return layers.resnet8(num_classes)
-    if name == "mobilenet-tiny":
-        return layers.mobilenet_tiny(shape, num_classes)
-    if name == "mlp":
-        return layers.mlp(num_classes)
-    match = re.fullmatch(r"convnet(\d)-w(\d{1,4})", name)
+    least, halvings = LEAST_SIDES.get(name, (0, 0))
+    if min(shape[1:]) < least:
+        raise _too_small(name, halvings, shape)
+    families: dict[str, Callable[[], tuple[Layer, ...]]] = {
+        "resnet8": lambda: architectures.resnet8(num_classes),
+        "mobilenet-tiny": lambda: architectures.mobilenet_tiny(shape, num_classes),
+        "mlp": lambda: architectures.mlp(num_classes),
+        "alexnet": lambda: architectures.alexnet(shape, num_classes),
+        "vgg11": lambda: architectures.vgg11("in", shape, num_classes),
+        "vgg11-bn": lambda: architectures.vgg11("bn", shape, num_classes),
+        "resnet18-in": lambda: architectures.resnet18("in", num_classes),
+        "resnet18-bn": lambda: architectures.resnet18("bn", num_classes),
+    }
+    return families[name]() if name in families else _convnet(name, shape, num_classes)
+
+
+def _convnet(name: str, shape: tuple[int, int, int], num_classes: int) -> tuple[Layer, ...]:
+    match = re.fullmatch(rf"convnet(\d)-w(\d{{1,4}})(?:-({'|'.join(architectures.NORMS)}))?", name)
     if not match or not (1 <= int(match[1]) <= 6 and 1 <= int(match[2]) <= 1024):
         raise SettingError(f"unknown student {name!r}, wanted {WANTED}")
-    depth, width = int(match[1]), int(match[2])
+    depth, width, norm = int(match[1]), int(match[2]), match[3] or "in"
     if min(shape[1:]) < 2**depth:
-        raise SettingError(f"student {name} halves images {depth} times, too often for {shape[1]}x{shape[2]} pixels")
-    return layers.convnet(depth, width, shape, num_classes)
+        raise _too_small(name, depth, shape)
+    if norm == "gn" and width % architectures.NORM_GROUPS:
+        groups = architectures.NORM_GROUPS
+        wanted = f"wanted a width that is a multiple of {groups}"
+        raise SettingError(f"student {name}: a group norm has {groups} groups, {wanted}")
+    return architectures.convnet(depth, width, norm, shape, num_classes)
+
+
+def _too_small(name: str, halvings: int, shape: tuple[int, int, int]) -> SettingError:
+    return SettingError(f"student {name} halves images {halvings} times, too often for {shape[1]}x{shape[2]} pixels")

@@ -32,8 +32,13 @@ CASES = [
     ("mobilenet-tiny", (3, 96, 96)),
     ("mlp", (1, 28, 28)),
     ("mlp", (3, 8, 11)),
+    ("convnet3-w8-in", (1, 28, 28)),
+    ("convnet2-w8-bn", (3, 12, 9)),
+    ("convnet3-w8-gn", (1, 28, 28)),
+    ("convnet2-w8-ln", (3, 12, 9)),
+    ("convnet3-w8-none", (3, 32, 32)),
 ]
-FAMILIES = ["convnet2-w16", "resnet8", "mobilenet-tiny", "mlp"]
+FAMILIES = ["convnet2-w16", "convnet2-w64-ln", "resnet8", "mobilenet-tiny", "mlp", "alexnet"]
 
 
 class Three:
@@ -141,11 +146,16 @@ def test_convnet_parameters_are_called_and_drawn_as_in_every_bundle_so_far() -> 
 
 @pytest.mark.parametrize(
     ("name", "count", "multiply_adds"),
-    [("convnet3-w128", 320_010 - 3 * 128, 50.7e6), ("resnet8", 78_666 - 2 * 240 - 240, 12.5e6)],
+    [
+        ("convnet3-w128", 320_010 - 3 * 128, 50.7e6),
+        ("resnet8", 78_666 - 2 * 240 - 240, 12.5e6),
+        ("vgg11-bn", 9_231_114 - 2752, 153e6),
+        ("resnet18-bn", 11_173_962, 556e6),
+    ],
 )
 def test_sizes_on_cifar_10_are_the_published_ones(name: str, count: int, multiply_adds: float) -> None:
     """ConvNet: 320,010 with 3 x 128 biases in front of norms. ResNet-8: 78,666 (Keras) with 240 such biases, and 240
-    running means and variances; we leave the biases out."""
+    running means and variances; we leave the biases out. VGG-11: 2752 such biases. ResNet-18 as in pytorch-cifar."""
     network = student(name, (3, 32, 32), 10)
     assert sum(math.prod(spec.shape) for spec in network.parameters().values()) == count
     assert network.multiply_adds == pytest.approx(multiply_adds, rel=0.01)
@@ -165,13 +175,36 @@ def test_default_depth_follows_the_images(side: int, depth: int) -> None:
     assert default_student((3, side, side)) == f"convnet{depth}-w64"
 
 
-@pytest.mark.parametrize("name", ["vgg", "resnet18", "mlp-w8", "convnet7-w8", "convnet3-w0", "convnet3-w1025", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["vgg", "resnet18", "mlp-w8", "vgg11-gn", "convnet3-w8-xn", "convnet7-w8", "convnet3-w0", "convnet3-w1025", ""],
+)
 def test_an_unknown_name_gets_the_families(name: str) -> None:
-    wanted = r"convnet<depth>-w<width> \(such as convnet3-w64\), resnet8, mobilenet-tiny or mlp$"
+    wanted = r"convnet<depth>-w<width>\[-in\|-bn\|-gn\|-ln\|-none\] \(such as convnet3-w64\), .* or resnet18-bn$"
     with pytest.raises(SettingError, match=f"^unknown student '{name}', wanted {wanted}"):
         student(name, (3, 32, 32), 10)
 
 
-def test_too_deep_a_convnet_is_refused() -> None:
-    with pytest.raises(SettingError, match="convnet4-w8 halves images 4 times, too often for 20x15 pixels"):
-        student("convnet4-w8", (1, 20, 15), 10)
+@pytest.mark.parametrize(
+    ("name", "side", "words"),
+    [
+        ("convnet4-w8", 15, "convnet4-w8 halves images 4 times, too often for 20x15 pixels"),
+        ("vgg11-bn", 15, "vgg11-bn halves images 5 times, too often for 20x15 pixels"),
+        ("resnet18-in", 8, "resnet18-in halves images 3 times, too often for 20x8 pixels"),
+        ("convnet2-w6-gn", 15, "convnet2-w6-gn: a group norm has 4 groups, wanted a width that is a multiple of 4"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, side: int, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        student(name, (1, 20, side), 10)
+
+
+def test_training_moves_the_running_statistics_as_torch_does() -> None:
+    three = Three("resnet8", (3, 16, 16))
+    before = [b.clone() for b in three.buffers]
+    ours = [b.clone() for b in three.buffers]
+    logits = networks.logits(three.network, three.parameters, three.images, ours, training=True)
+    np.testing.assert_allclose(logits.numpy(), three.by_module(training=True), atol=1e-5)
+    for mine, theirs, start in zip(ours, three.buffers, before, strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(mine, start)

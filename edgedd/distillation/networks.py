@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from edgedd.layers import Layer
 from edgedd.students import Network, initial_parameters
 
+FEW_PIXELS = 16
 Parameters = Sequence[torch.Tensor]
 
 
@@ -19,11 +20,16 @@ def fresh(network: Network, generator: np.random.Generator, device: torch.device
 
 
 def features(
-    network: Network, parameters: Parameters, images: torch.Tensor, buffers: Parameters | None = None
+    network: Network,
+    parameters: Parameters,
+    images: torch.Tensor,
+    buffers: Parameters | None = None,
+    training: bool = False,
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> what the last linear layer gets (b, feature_size), float32.
 
-    Batch norms use the statistics of the batch, or `buffers`, in the order of `network.buffers()`, where given.
+    Batch norms use the statistics of the batch, or `buffers`, in the order of `network.buffers()`, where given;
+    `training`: they use the batch's and move the buffers by a tenth towards them, in place, as torch's modules do.
     """
     own, running = iter(parameters), None if buffers is None else iter(buffers)
     needed_later = {name for layer in network.layers for name in layer.inputs}
@@ -31,17 +37,21 @@ def features(
     x = images
     for layer in network.layers[:-1]:
         inputs = [kept[name] for name in layer.inputs] or [x]
-        x = _output(layer, inputs, own, running)
+        x = _output(layer, inputs, own, running, training)
         if layer.name in needed_later:
             kept[layer.name] = x
     return x.float()
 
 
 def logits(
-    network: Network, parameters: Parameters, images: torch.Tensor, buffers: Parameters | None = None
+    network: Network,
+    parameters: Parameters,
+    images: torch.Tensor,
+    buffers: Parameters | None = None,
+    training: bool = False,
 ) -> torch.Tensor:
-    """Images (b, C, H, W) -> logits (b, K), float32; `buffers` as in `features`."""
-    return F.linear(features(network, parameters, images, buffers), parameters[-2], parameters[-1])
+    """Images (b, C, H, W) -> logits (b, K), float32; `buffers` and `training` as in `features`."""
+    return F.linear(features(network, parameters, images, buffers, training), parameters[-2], parameters[-1])
 
 
 def soft_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -50,22 +60,28 @@ def soft_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 
 def _output(
-    layer: Layer, inputs: list[torch.Tensor], parameters: Iterator[torch.Tensor], running: Iterator[torch.Tensor] | None
+    layer: Layer,
+    inputs: list[torch.Tensor],
+    parameters: Iterator[torch.Tensor],
+    running: Iterator[torch.Tensor] | None,
+    training: bool,
 ) -> torch.Tensor:
     """One layer; takes its parameters and running statistics off the iterators."""
     own, x = [next(parameters) for _ in layer.parameters], inputs[0]
     match layer.kind:
         case "conv":
             x = _conv(layer, x, *own)
-        case "instance_norm":
-            x = _instance_norm(x, *own)
         case "batch_norm":
             mean, variance = (None, None) if running is None else (next(running), next(running))
-            x = F.batch_norm(x.float(), mean, variance, own[0], own[1], running is None, eps=1e-5)
+            x = F.batch_norm(x.float(), mean, variance, own[0], own[1], training or running is None)
+        case "instance_norm" | "group_norm" | "layer_norm":
+            x = _own_norm(layer, x.float(), *own)
         case "relu":
             x = torch.relu(x)
         case "average_pool":
             x = F.avg_pool2d(x, layer.kernel, layer.stride)
+        case "max_pool":
+            x = F.max_pool2d(x, layer.kernel, layer.stride)
         case "global_average_pool":
             x = x.mean((2, 3), keepdim=True)
         case "add":
@@ -75,6 +91,15 @@ def _output(
         case "linear":
             x = F.linear(x, *own)
     return x
+
+
+def _own_norm(layer: Layer, x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Norms over parts of each image."""
+    if layer.kind == "instance_norm":
+        return _instance_norm(x, gain, bias)
+    if layer.kind == "group_norm":
+        return F.group_norm(x, layer.groups, gain, bias)
+    return F.layer_norm(x, x.shape[1:], gain, bias)
 
 
 def _conv(layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -87,9 +112,14 @@ def _conv(layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
 
 
 def _instance_norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Written out, in float32, so that the compiler fuses it with the ReLU and the pool."""
+    """Written out, in float32, so that the compiler fuses it with the ReLU and the pool.
+
+    A few pixels may be nearly equal, where differences of moments lose digits: they are centred first.
+    """
     x = x.float()
     mean = x.mean((2, 3), keepdim=True)
+    if x.shape[2] * x.shape[3] < FEW_PIXELS:
+        x, mean = x - mean, torch.zeros_like(mean)
     variance = (x * x).mean((2, 3), keepdim=True) - mean * mean
     scale = torch.rsqrt(variance.clamp_min(0) + 1e-5) * gain[:, None, None]
     return x * scale + (bias[:, None, None] - mean * scale)
