@@ -18,6 +18,7 @@ UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of it 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min=0)]
 Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
+STUDENTS = "convnet<depth>-w<width>[-bn|-gn|-ln|-none], resnet8, mobilenet-tiny, mlp, alexnet, vgg11, resnet18-in"
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="a synthetic set (.safetensors)")]
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a folder that `edgedd export` made")]
 
@@ -125,18 +126,22 @@ def preview(
 def evaluate(
     path: Annotated[Path, typer.Argument(metavar="SET|BUNDLE", help="a synthetic set, or a bundle with --weights")],
     data: Data,
-    students: Annotated[list[str] | None, typer.Option(help="convnet<depth>-w<width>; may be repeated")] = None,
+    students: Annotated[list[str] | None, typer.Option(help=f"names with commas: {STUDENTS}")] = None,
     seeds: Annotated[int, typer.Option(help="trainings per student")] = 3,
     seed: Seed = 0,
+    recipe: Annotated[str, typer.Option(help="set (its own); as papers: vico, vico-digits, vico-plain")] = "set",
+    epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, for the papers' recipes")] = "cpu",
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote, for a bundle")] = None,
     as_json: Json = False,
 ) -> None:
-    """Test accuracy: of students trained from a set by the device runtime, or of a bundle's trained weights."""
+    """Test accuracy: of students trained from a set by its recipe or as papers do, or of a bundle's trained weights."""
     from edgedd.cli_output import print_evaluation
     from edgedd.evaluation import evaluate_path
     from edgedd.progress import ProgressReport
 
     options: dict[str, Any] = {"seeds": seeds, "seed": seed, "weights": weights}
+    options |= {"recipe": recipe, "epochs": epochs, "device": device}
     with ProgressReport() as progress:
         rows = evaluate_path(path, data, students, on_step=progress.report, **options)
     print_evaluation(rows, as_json)

@@ -1,8 +1,5 @@
-"""How good a synthetic set is: students trained from the file alone by the device runtime, tested on real images."""
+"""How good a synthetic set is: students trained from the file alone, tested on real images."""
 
-import itertools
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,13 @@ from edgedd.atomic import refuse_unwritable
 from edgedd.bundle import WEIGHTS, Bundle
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
+from edgedd.student_trainings import Trainings, facts, train_students
 from edgedd.students import default_student
 from edgedd.synthetic_set import SyntheticSet
 
+PAPERS_WIDTH = 128
 OnSeed = Callable[[str, int, float], None]
+OnPart = Callable[[int, int], None]
 OnStep = Callable[[str, int, int, float | None], None]
 
 
@@ -25,24 +25,37 @@ def evaluate(
     data: "LabelledImages | str",
     students: Sequence[str] | None = None,
     *,
-    seeds: int = 3,
-    seed: int = 0,
     on_seed: OnSeed | None = None,
+    on_part: OnPart | None = None,
+    **trainings: Any,
 ) -> list[dict[str, Any]]:
-    """Train each student `seeds` times by the set's recipe in onnxruntime; each reads the test images once.
+    """Train each student several times; each training reads the test images once.
 
-    Returns one row a student: student, accuracy (mean fraction), spread (sample standard deviation), accuracies,
-    seeds, seconds (mean training time), bytes.
+    Keyword arguments are the fields of `Trainings`. `on_part(done, all)` counts trainings, or epochs of a published
+    recipe. Returns one row a student: student, accuracy (mean fraction), spread (sample standard deviation),
+    accuracies, seeds, seconds (mean training time), bytes, recipe, epochs, steps (of a training), runtime.
 
     Raises:
         SettingError, DataError, ExportError: one line each.
     """
+    from edgedd.exporting.export import student_network
+
+    how = Trainings(**trainings)
     data = data if isinstance(data, LabelledImages) else load_data(data)
-    if not 1 <= seeds <= 100:
-        raise SettingError(f"seeds={seeds}, wanted 1 to 100 trainings")
     _refuse_other_data(data, synthetic.parameterization.shape, len(synthetic.classes))
-    names = students or [default_student(data.shape)]
-    return [_row(synthetic, data, name, range(seed, seed + seeds), on_seed) for name in names]
+    names = students or [default_student(data.shape, *(() if how.recipe == "set" else (PAPERS_WIDTH,)))]
+    for name in names:
+        student_network(name, data.shape, data.num_classes)
+    parts = how.seeds * len(names) * (1 if how.recipe == "set" else facts(synthetic, how)["epochs"])
+    done = 0
+
+    def on_next() -> None:
+        nonlocal done
+        done += 1
+        if on_part:
+            on_part(done, parts)
+
+    return [_row(synthetic, data, name, how, on_seed=on_seed, on_next=on_next) for name in names]
 
 
 def _refuse_other_data(data: LabelledImages, shape: tuple[int, ...], num_classes: int) -> None:
@@ -53,32 +66,29 @@ def _refuse_other_data(data: LabelledImages, shape: tuple[int, ...], num_classes
 
 
 def _row(
-    synthetic: SyntheticSet, data: LabelledImages, name: str, seeds: range, on_seed: OnSeed | None
+    synthetic: SyntheticSet,
+    data: LabelledImages,
+    name: str,
+    how: Trainings,
+    *,
+    on_seed: OnSeed | None,
+    on_next: Callable[[], None],
 ) -> dict[str, Any]:
-    from edgedd.device import Student
-    from edgedd.exporting import export
-
     accuracies, seconds = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "bundle"
-        export(synthetic, bundle, student=name)
-        student = Student.load(bundle)
-        for seed in seeds:
-            begun = time.perf_counter()
-            student.fit(seed=seed)
-            seconds.append(time.perf_counter() - begun)
-            accuracies.append(student.evaluate(data.test_images, data.test_labels))
-            if on_seed:
-                on_seed(name, seed, accuracies[-1])
+    for seed, (accuracy, took) in enumerate(train_students(synthetic, data, name, how, on_next), how.seed):
+        accuracies.append(accuracy)
+        seconds.append(took)
+        if on_seed:
+            on_seed(name, seed, accuracy)
     return {
         "student": name,
         "accuracy": float(np.mean(accuracies)),
         "spread": float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0,
         "accuracies": accuracies,
-        "seeds": list(seeds),
+        "seeds": list(range(how.seed, how.seed + how.seeds)),
         "seconds": float(np.mean(seconds)),
         "bytes": synthetic.nbytes,
-    }
+    } | facts(synthetic, how)
 
 
 def evaluate_path(
@@ -86,36 +96,42 @@ def evaluate_path(
     data: str,
     students: Sequence[str] | None = None,
     *,
-    seeds: int = 3,
-    seed: int = 0,
     weights: Path | None = None,
     on_step: OnStep | None = None,
+    **trainings: Any,
 ) -> list[dict[str, Any]]:
-    """`evaluate` of a set's file; or, of a bundle folder, one row for the trained `weights` on the test images."""
+    """`evaluate` of a set's file; or, of a bundle, one row for the trained `weights` on the test images.
+
+    Each of `students` may be several names with commas between them.
+    """
     if not path.is_dir():
         if weights is not None:
             raise SettingError(f"--weights is for a bundle, and {path} is not one: leave it out, or give the bundle")
-        trainings = itertools.count(1)
+        names = [name.strip() for text in students or () for name in text.split(",")]
 
-        def on_seed(name: str, seed: int, accuracy: float) -> None:
+        def on_part(done: int, parts: int) -> None:
             if on_step:
-                on_step("evaluate", next(trainings), seeds * len(students or ("the default",)), None)
+                on_step("evaluate", done, parts, None)
 
-        return evaluate(SyntheticSet.load(path), data, students, seeds=seeds, seed=seed, on_seed=on_seed)
+        return evaluate(SyntheticSet.load(path), data, names, on_part=on_part, **trainings)
     if students:
         raise SettingError(f"--students is for a set, and {path} is a bundle with its own student: leave it out")
     from edgedd.device import Student
 
-    student = Student.load(path)
+    if trainings.get("recipe", "set") != "set" or trainings.get("epochs") is not None:
+        raise SettingError(f"--recipe and --epochs are for a set, and {path} is a bundle: leave them out")
+    bundled = Student.load(path)
     if weights is not None:
-        student.load_weights(weights)
-    elif not student.bundle.holds(WEIGHTS):
+        bundled.load_weights(weights)
+    elif not bundled.bundle.holds(WEIGHTS):
         raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
     loaded = load_data(data)
-    _refuse_other_data(loaded, student.bundle.image_shape, len(student.classes))
-    accuracy = student.evaluate(loaded.test_images, loaded.test_labels)
-    row = {"student": student.bundle.student, "accuracy": accuracy, "spread": None, "accuracies": [accuracy]}
-    return [row | {"seeds": [], "seconds": None, "bytes": student.synthetic.nbytes}]
+    _refuse_other_data(loaded, bundled.bundle.image_shape, len(bundled.classes))
+    accuracy = bundled.evaluate(loaded.test_images, loaded.test_labels)
+    row: dict[str, Any] = {"student": bundled.bundle.student, "accuracy": accuracy}
+    row |= {"spread": None, "accuracies": [accuracy]}
+    row |= {"seeds": [], "seconds": None, "bytes": bundled.synthetic.nbytes}
+    return [row | {"recipe": None, "epochs": None, "steps": None, "runtime": "onnxruntime"}]
 
 
 def export_and_compare(
@@ -148,7 +164,7 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Train a bundle's student by its recipe, save the weights, and test it where `data` is given.
 
-    `runtime` is how `Student.load` runs it: threads, micro_batch, low_memory.
+    `runtime` is how `Student.load` opens and runs it: threads, micro_batch, low_memory, require_signature.
     """
     from edgedd.device import Student
 
