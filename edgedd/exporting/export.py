@@ -24,6 +24,7 @@ from edgedd.target import Target, load_target
 from edgedd.weights import load_weights, weights_bytes
 
 MAX_GRAPH_BYTES = 150_000
+MAX_LARGE_GRAPH_BYTES = 1_000_000  # for no board: the training graph of ResNet-18 has up to 190 kB
 
 
 def export(
@@ -69,7 +70,10 @@ def export(
         TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode),
         PREDICT: prediction_graph(network),
     }
-    contents = {SET: synthetic.to_bytes()} | {file: _serialize(file, model) for file, model in graphs.items()}
+    contents = {SET: synthetic.to_bytes()} | {
+        file: _serialize(file, model, MAX_LARGE_GRAPH_BYTES if board is None else MAX_GRAPH_BYTES)
+        for file, model in graphs.items()
+    }
     facts = {
         "edgedd": edgedd.__version__,
         "student": network.name,
@@ -121,9 +125,9 @@ def _trained_here(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> di
         return student.parameters
 
 
-def _serialize(file: str, model: onnx.ModelProto) -> bytes:
+def _serialize(file: str, model: onnx.ModelProto, most: int) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString()
-    if len(content) > MAX_GRAPH_BYTES:
-        raise ExportError(f"{file} has {len(content)} bytes, wanted at most {MAX_GRAPH_BYTES}: choose fewer layers")
+    if len(content) > most:
+        raise ExportError(f"{file} has {len(content)} bytes, wanted at most {most}: choose fewer layers")
     return content
