@@ -31,6 +31,8 @@ WARM_UP_STEPS = 10
 class GradientMatching:
     """Hyperparameters; the papers' unless said otherwise.
 
+    The papers train on hard labels; ours start as the teacher's and stay (`labels="hard"` gives the papers').
+
     Attributes:
         contrastive: DCC's distance, after the warm-up in which the distance is DC's.
         strategy: families of the augmentation: "natural", "digits" (no mirror) or "none" (DC and DCC).
@@ -42,7 +44,7 @@ class GradientMatching:
         warm_up_networks: networks on which, in their first 10 image steps, the distance is DC's; None: a quarter of
             those that the run will see, as in the paper, and at most the paper's 250.
         optimizer: "adam" (ours, for factors) or "sgd" (the papers', for pixels).
-        lr: of cores and pixels; None: 0.02 with adam, the papers' 0.1 with sgd.
+        lr: of cores and pixels; None: 0.05 with adam, the papers' 0.1 with sgd.
     """
 
     contrastive: bool = False
@@ -61,7 +63,7 @@ class GradientMatching:
 
     def usual_lr(self, ipc: int) -> float:
         """Where `lr` is None."""
-        return 0.1 if self.optimizer == "sgd" else 0.02
+        return 0.1 if self.optimizer == "sgd" else 0.05
 
     def schedule(self, ipc: int) -> tuple[int, int]:
         """Image steps a network, and its epochs between them."""

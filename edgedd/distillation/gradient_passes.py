@@ -16,7 +16,7 @@ from edgedd.distillation.compute import Compute
 from edgedd.students import Network
 
 EPS = 1e-6
-CPU_CHUNK = 32  # images whose activations stay near the cache
+CPU_CHUNK = 64
 GPU_CHUNK = 1024
 Gradient = list[torch.Tensor]
 
