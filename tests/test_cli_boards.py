@@ -1,6 +1,7 @@
 """`edgedd plan`: the table, the bars, JSON, the picture, a bundle of one's own, and refusals in one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ from conftest import Command, Made
 
 from edgedd.bundle import Bundle
 from edgedd.device import Student
+from edgedd.errors import BudgetError
 from edgedd.exporting import export
 from edgedd.plan_output import duration, form_text
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.target import load_target
+from edgedd.target_file import write_target
 
 BOARD = ("--target", "raspberry-pi-zero-2w")
 TINY = ("plan", "--shape", "1x8x8", "--classes", "3", "--student", "convnet1-w8", *BOARD)
@@ -46,6 +50,15 @@ def test_a_bundle_is_planned_by_its_own_graph_and_takes_the_plan_along(
     assert on_one.micro_batch(32) <= bundle.micro_batch
     assert Student.load(tmp_path / "b", micro_batch=7).micro_batch(32) == 7
     assert Student.load(made.bundle).bundle.micro_batch is None
+
+
+def test_a_bundle_for_too_small_a_board_is_not_exported(made: Made, tmp_path: Path) -> None:
+    small = replace(load_target(BOARD[1]), process_ram_bytes=70_000_000)
+    write_target(tmp_path / "small.toml", small)
+    synthetic = SyntheticSet.load(made.synthetic)
+    with pytest.raises(BudgetError, match=r"takes at least .*runtime 68\.0.*at most the 70\.0 MB of small"):
+        export(synthetic, tmp_path / "b", student="convnet2-w8", target=str(tmp_path / "small.toml"))
+    assert not (tmp_path / "b").exists()
 
 
 REFUSED = [
