@@ -21,11 +21,14 @@ _ROOMS = {
     "evaluate": "edgedd.evaluation",
     "export": "edgedd.exporting",
     "inspect": "edgedd.inspection",
+    "install": "edgedd.installation",
     "load_data": "edgedd.labelled_images",
     "load_target": "edgedd.target",
     "plan": "edgedd.planning",
     "preview": "edgedd.report.preview",
+    "rollback": "edgedd.installation",
     "targets": "edgedd.target",
+    "verify": "edgedd.verification",
 }
 __all__ = [
     "Augmentation",
@@ -40,11 +43,14 @@ __all__ = [
     "evaluate",
     "export",
     "inspect",
+    "install",
     "load_data",
     "load_target",
     "plan",
     "preview",
+    "rollback",
     "targets",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -56,12 +62,14 @@ if TYPE_CHECKING:
     from edgedd.evaluation import evaluate
     from edgedd.exporting.export import export
     from edgedd.inspection import inspect
+    from edgedd.installation import install, rollback
     from edgedd.labelled_images import LabelledImages, load_data
     from edgedd.planning import plan
     from edgedd.recipe import Recipe
     from edgedd.report.preview import preview
     from edgedd.synthetic_set import SyntheticSet
     from edgedd.target import load_target, targets
+    from edgedd.verification import verify
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from edgedd import cli_boards, cli_bundle
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -20,7 +21,6 @@ Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min
 Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
 STUDENTS = "convnet<depth>-w<width>[-bn|-gn|-ln|-none], resnet8, mobilenet-tiny, mlp, alexnet, vgg11, resnet18-in"
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="a synthetic set (.safetensors)")]
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a folder that `edgedd export` made")]
 
 
 @app.command()
@@ -42,6 +42,7 @@ def distill(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="the synthetic set to write")],
     method: Annotated[str, typer.Option(help="frepo, dm, idm, iid, random, herding, kmeans")] = "frepo",
+    target: Annotated[str | None, typer.Option(help="a board: what is not said comes from its plan")] = None,
     bytes_: Annotated[int | None, typer.Option("--bytes", help="size of the file at most")] = None,
     ipc: Annotated[int | None, typer.Option(help="images per class, instead of bytes")] = None,
     parameterization: Annotated[str | None, typer.Option(help="low_rank, pixels, formation or shared_basis")] = None,
@@ -74,6 +75,7 @@ def distill(
 
 _OPTIONS = (
     "method",
+    "target",
     "ipc",
     "parameterization",
     "rank",
@@ -150,7 +152,7 @@ def evaluate(
 @app.command()
 def export(
     path: SetFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle folder to write")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write: folder, or NAME.edgedd.zip")],
     student: Annotated[str | None, typer.Option(help="convnet<depth>-w<width>, resnet8, mobilenet-tiny, mlp")] = None,
     model: Annotated[Path | None, typer.Option(help="your own network (.onnx with its weights), instead")] = None,
     target: Annotated[str | None, typer.Option(help="a board: see `edgedd targets`")] = None,
@@ -158,27 +160,35 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="where training starts: weights of `edgedd train`")] = None,
     quantize: Annotated[bool, typer.Option("--quantize", help="also an int8 graph for prediction")] = False,
     data: Annotated[str | None, typer.Option("--data", help="with --quantize: test images to compare on")] = None,
+    zip_: Annotated[bool, typer.Option("--zip", help="one file: .edgedd.zip is added to the name")] = False,
+    licence: Annotated[str | None, typer.Option(help="of the bundle, one line for its card")] = None,
+    accuracy: Annotated[Path | None, typer.Option(help="for the card: what `edgedd evaluate --json` printed")] = None,
+    sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) that signs the bundle")] = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a set and a network into a folder that trains on a device."""
+    """Turn a set and a network into a bundle that trains on a device."""
+    from edgedd.card import read_accuracies
     from edgedd.cli_output import print_bundle
     from edgedd.evaluation import export_and_compare
     from edgedd.synthetic_set import SyntheticSet
 
-    wanted = {"student": student, "model": model, "mode": mode, "weights": weights, "target": target}
+    output = cli_bundle.archive_name(output) if zip_ else output
+    wanted: dict[str, Any] = {"student": student, "model": model, "mode": mode, "weights": weights, "target": target}
+    wanted |= {"licence": licence, "sign": sign, "accuracies": read_accuracies(accuracy) if accuracy else ()}
     result = export_and_compare(SyntheticSet.load(path), output, quantize=quantize, data=data, **wanted)
     print_bundle(*result, output, as_json)
 
 
 @app.command()
 def train(
-    bundle: BundleFolder,
+    bundle: cli_bundle.BundlePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="the weights to write (.safetensors)")],
     seed: Seed = 0,
     data: Annotated[str | None, typer.Option("--data", help="test images to report accuracy on")] = None,
     threads: Annotated[int | None, typer.Option(help="processor threads", min=1)] = None,
     micro_batch: Annotated[int | None, typer.Option(help="images computed at once", min=1)] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="less memory, slower")] = False,
+    require_signature: cli_bundle.PublicKey = None,
     as_json: Json = False,
 ) -> None:
     """Train the bundle's student from its synthetic set, by its recipe, with onnxruntime."""
@@ -187,14 +197,15 @@ def train(
     from edgedd.progress import ProgressReport
 
     with ProgressReport() as progress:
-        how = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
+        how: dict[str, Any] = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
+        how["require_signature"] = require_signature
         row = train_bundle(bundle, output, seed=seed, data=data, on_step=progress.report, **how)
     print_training(row, as_json)
 
 
 @app.command()
 def predict(
-    bundle: BundleFolder,
+    bundle: cli_bundle.BundlePath,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, or .npy of uint8 images")],
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="by the bundle's quantised graph and weights")] = False,
@@ -215,6 +226,13 @@ def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None
     from edgedd.target import targets as known
 
     print_targets([load_target(each) for each in ([name] if name else known())], as_json)
+
+
+app.command()(cli_boards.plan)
+app.command()(cli_boards.calibrate)
+app.command()(cli_bundle.verify)
+app.command()(cli_bundle.install)
+app.command()(cli_bundle.rollback)
 
 
 def main() -> None:

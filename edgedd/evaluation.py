@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgedd.atomic import refuse_unwritable
-from edgedd.bundle import WEIGHTS, Bundle
+from edgedd.bundle import ARCHIVE, WEIGHTS, Bundle
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
 from edgedd.student_trainings import Trainings, facts, train_students
@@ -104,7 +104,7 @@ def evaluate_path(
 
     Each of `students` may be several names with commas between them.
     """
-    if not path.is_dir():
+    if not (path.is_dir() or path.name.endswith(ARCHIVE)):
         if weights is not None:
             raise SettingError(f"--weights is for a bundle, and {path} is not one: leave it out, or give the bundle")
         names = [name.strip() for text in students or () for name in text.split(",")]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from device_bundle import CLASSES, SHAPE
 
-from edgedd.bundle import MANIFEST, PREDICT, SET, TRAIN_STEP, Bundle
+from edgedd.bundle import CARD, MANIFEST, PREDICT, SET, TARGET, TRAIN_STEP, Bundle
 from edgedd.device import Student
 from edgedd.errors import BundleError, ExportError, SettingError
 from edgedd.exporting import export
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.target import load_target
 
 
 @pytest.fixture
@@ -22,14 +23,27 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_says_what_it_is(folder: Path, synthetic: SyntheticSet) -> None:
     bundle = Bundle.load(folder)
-    assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, SET, TRAIN_STEP, PREDICT])
+    assert sorted(p.name for p in folder.iterdir()) == sorted([MANIFEST, SET, TRAIN_STEP, PREDICT, CARD, TARGET])
     assert (bundle.student, bundle.mode) == ("convnet2-w8", "full")
     assert (bundle.target, bundle.threads) == ("raspberry-pi-zero-2w", 4)
     assert (bundle.image_shape, bundle.classes) == (SHAPE, CLASSES)
+    assert bundle.profile() == load_target("raspberry-pi-zero-2w")
     assert bundle.nbytes == sum(p.stat().st_size for p in folder.iterdir())
     assert (folder / SET).read_bytes() == synthetic.to_bytes()
     with pytest.raises(BundleError, match=r"has no \.\./etc/passwd"):
         bundle.file("../etc/passwd")
+
+
+def test_a_bundle_of_version_1_is_read(copy: Path) -> None:
+    values = json.loads((copy / MANIFEST).read_text()) | {"version": 1}
+    for name in (CARD, TARGET):
+        (copy / name).unlink()
+        del values["files"][name]
+    for key in ("micro_batch", "licence"):
+        del values[key]
+    (copy / MANIFEST).write_text(json.dumps(values))
+    bundle = Student.load(copy, threads=1).bundle
+    assert (bundle.threads, bundle.micro_batch, bundle.licence, bundle.profile()) == (4, None, None, None)
 
 
 @pytest.mark.parametrize("name", [SET, TRAIN_STEP, PREDICT, MANIFEST])
@@ -54,8 +68,11 @@ def test_an_altered_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"version": 2}, "has version 2, this edgedd reads up to 1: upgrade"),
-        ({"version": "1"}, "has version='1', wanted 1"),
+        ({"version": 3}, "has version 3, this edgedd reads up to 2: upgrade"),
+        ({"version": "1"}, "has version='1', wanted 1 to 2"),
+        ({"version": 1}, r"unknown or missing keys \(licence, micro_batch\)"),
+        ({"licence": 3}, "impossible value of licence"),
+        ({"micro_batch": 0}, "impossible value of micro_batch"),
         ({"colour": "red"}, r"unknown or missing keys \(colour\)"),
         ({"files": {"../x": {"bytes": 1, "sha256": ""}}}, "impossible value of files"),
         ({"image_shape": [1, 8]}, "impossible value of image_shape"),

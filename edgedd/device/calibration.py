@@ -24,7 +24,8 @@ import edgedd
 from edgedd import memory_model
 from edgedd.atomic import refuse_unwritable
 from edgedd.augmentation import Augmentation
-from edgedd.bundle import PREDICT, SET, TRAIN_STEP, Bundle, write_bundle
+from edgedd.bundle import PREDICT, SET, TRAIN_STEP, Bundle
+from edgedd.bundle_writing import write_bundle
 from edgedd.device.planned_bundle import facts_of_bundle
 from edgedd.device.student import Student
 from edgedd.errors import TargetError

@@ -20,10 +20,10 @@ from edgedd.memory_model import even_share, suited_micro_batch
 from edgedd.recipe import Recipe
 from edgedd.students import initial_parameters
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.training_cost import GHOST_BATCH
 from edgedd.weights import load_weights, save_weights
 
 PREDICT_BATCH = 64
-GHOST_BATCH = 32
 NO_ROWS = np.zeros(0, np.int64)
 OnEpoch = Callable[[int, float], object]
 OnStep = Callable[[int, int, float], object]
@@ -66,18 +66,20 @@ class Student:
         seed: int = 0,
         low_memory: bool = False,
         micro_batch: int | None = None,
+        require_signature: str | os.PathLike[str] | None = None,
     ) -> "Student":
-        """Open a bundle, with the weights that it brings or with fresh ones drawn from `seed`.
+        """Open a bundle, folder or .edgedd.zip, with the weights that it brings or with fresh ones drawn from `seed`.
 
         `threads` is the number of CPU threads, by default one for each core of the bundle's target, as far as this
         machine has them; one thread gives the same bits each time. `micro_batch` is how many images of a batch are
         computed at once: memory grows with it, and the result is the same but for batch normalisation, whose
-        statistics are those of a micro-batch; by default what keeps activations in the processor's cache, or up to 32
-        with batch normalisation (ghost batches, Hoffer et al. 2017). `low_memory` goes image by image unless
+        statistics are those of a micro-batch; by default that of the plan for the bundle's target, or else what keeps
+        activations in the processor's cache, or up to 32 with batch normalisation (ghost batches, Hoffer et al. 2017).
+        `low_memory` goes image by image unless
         `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. Raises BundleError or
         FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
         """
-        bundle = Bundle.load(path)
+        bundle = Bundle.load(path, require_signature=require_signature)
         synthetic = SyntheticSet.load(bundle.file(SET))
         if (synthetic.parameterization.shape, synthetic.classes) != (bundle.image_shape, bundle.classes):
             raise BundleError(f"{bundle.path}: the manifest and the set differ in shape or classes: export it again")
@@ -98,6 +100,8 @@ class Student:
         facts, runtime = self._sessions.facts, self._sessions.runtime
         if runtime.micro_batch is not None:
             return min(runtime.micro_batch, max(batch, 1))
+        if self.bundle.micro_batch is not None and not runtime.low_memory:
+            return even_share(-(-batch // self._sessions.threads), self.bundle.micro_batch)
         if facts.batch_statistics:
             return even_share(batch, GHOST_BATCH)
         return 1 if runtime.low_memory else suited_micro_batch(batch, self._sessions.threads, facts.activation_bytes)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,28 @@ import numpy as np
 import onnx
 
 import edgedd
-from edgedd.bundle import PREDICT, PREDICT_INT8, SET, TRAIN_STEP, WEIGHTS, Bundle, refuse_other_folder, write_bundle
-from edgedd.errors import ExportError, SettingError, TargetError
+from edgedd.bundle import CARD, PREDICT, PREDICT_INT8, SET, TARGET, TRAIN_STEP, WEIGHTS, Bundle
+from edgedd.bundle_writing import refuse_other, write_bundle
+from edgedd.card import card
+from edgedd.errors import ExportError, SettingError
 from edgedd.exporting.forward import Forward
 from edgedd.exporting.networks import of_student
 from edgedd.exporting.own_model import own_model
+from edgedd.exporting.training_facts import facts_of
 from edgedd.exporting.training_graph import prediction_graph, training_graph
 from edgedd.parameterization import MAX_SIDE
+from edgedd.placement import Placement, load_of, place
+from edgedd.signature import read_private_key
 from edgedd.students import default_student
 from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import Target, load_target
+from edgedd.target import Target, training_target
+from edgedd.target_file import target_text
 from edgedd.weights import load_weights, weights_bytes
 
 MAX_GRAPH_BYTES = 150_000
 MAX_LARGE_GRAPH_BYTES = 1_000_000  # for no board: the training graph of ResNet-18 has up to 190 kB
+MAX_LICENCE = 500
 
 
 def export(
@@ -37,32 +44,40 @@ def export(
     mode: str = "full",
     weights: str | os.PathLike[str] | None = None,
     quantize: bool = False,
+    licence: str | None = None,
+    accuracies: Sequence[Mapping[str, Any]] = (),
+    sign: str | os.PathLike[str] | None = None,
 ) -> Bundle:
-    """Write the bundle folder `out`, whole or not at all; an earlier bundle there is replaced.
+    """Write the bundle `out`, whole or not at all; an earlier bundle there is replaced.
 
     Args:
         synthetic: the set that travels in the bundle; its recipe's optimizer, momentum, weight decay and augmentation
             are baked into the training graph.
-        out: a new folder, an empty one, or an earlier bundle.
+        out: a new folder, an empty one, or an earlier bundle; a name that ends in .edgedd.zip makes one file.
         student: the network's name; by default the ConvNet of width 64 that suits the image size.
         model: instead of a student, an own network with its weights: a path of an .onnx file, an onnx.ModelProto or a
             torch.nn.Module (see `own_model`).
-        target: a board (see `edgedd.targets`), recorded in the manifest with its cores.
+        target: a board (see `edgedd.targets`), recorded in the manifest with the threads and micro-batch of its plan.
         mode: what is trained: "full", "head" (last layer), "bias" (biases and norms) or "last-<k>" (last k layers).
         weights: a file that training wrote, for the same network: where training on the device starts.
         quantize: also write an int8 graph for prediction, of `weights`, of the model's own, or else of weights trained
             here on the set; calibrated on the set alone. The bundle then starts from these weights.
+        licence: under which the bundle may be used, in one line, for its manifest and its card.
+        accuracies: rows of `edgedd.evaluate`, for its card.
+        sign: a file with the Ed25519 key (PEM) that signs the manifest; needs the extra [sign].
 
     Raises:
         ExportError: the network does not fit the set's images, or has an operator that cannot be differentiated.
         SettingError: an unknown mode or student, or `out` is something else than a bundle.
         TargetError: an unknown board, or one that only infers.
+        BudgetError: training does not fit the board's memory.
         FormatError: weights of another network.
+        MissingExtra: a signature is wanted and the extra [sign] is not installed.
     """
     if student is not None and model is not None:
         raise SettingError("both a student and a model are given, wanted one of them: leave the student out")
-    refuse_other_folder(Path(out))
-    board = None if target is None else _training_board(target)
+    _refuse_early(Path(out), licence, sign)
+    board = None if target is None else training_target(target)
     shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
     network = student_network(student, shape, classes) if model is None else own_model(model, shape, classes)
     start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
@@ -70,6 +85,7 @@ def export(
         TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode),
         PREDICT: prediction_graph(network),
     }
+    placement = None if board is None else _placed(graphs[TRAIN_STEP], synthetic, board)
     contents = {SET: synthetic.to_bytes()} | {
         file: _serialize(file, model, MAX_LARGE_GRAPH_BYTES if board is None else MAX_GRAPH_BYTES)
         for file, model in graphs.items()
@@ -81,7 +97,9 @@ def export(
         "classes": list(synthetic.classes),
         "mode": mode,
         "target": None if board is None else board.name,
-        "threads": None if board is None else board.cores,
+        "threads": None if placement is None else placement.threads,
+        "micro_batch": None if placement is None else placement.micro_batch,
+        "licence": licence,
     }
     if quantize and not start:
         start = _trained_here(contents, facts)
@@ -91,17 +109,26 @@ def export(
         from edgedd.exporting.int8 import int8_prediction
 
         contents[PREDICT_INT8] = int8_prediction(graphs[PREDICT], start, synthetic.images(slice(None)))
-    return write_bundle(out, contents, facts)
+    if board is not None:
+        contents[TARGET] = target_text(board).encode()
+    sizes = {name: len(content) for name, content in contents.items()}
+    contents[CARD] = card(synthetic, facts, sizes, accuracies).encode()
+    return write_bundle(out, contents, facts, sign)
 
 
-def _training_board(name: str) -> Target:
-    """The board; TargetError for one that only infers."""
-    board = load_target(name)
-    if not board.train:
-        raise TargetError(
-            f"{board.name} only infers ({board.why_not_train}), wanted a board that trains: see edgedd targets"
-        )
-    return board
+def _refuse_early(out: Path, licence: str | None, sign: str | os.PathLike[str] | None) -> None:
+    """What would be refused after the work is refused before it."""
+    refuse_other(out)
+    if licence is not None and not (licence.strip() and licence.isprintable() and len(licence) <= MAX_LICENCE):
+        raise SettingError(f"licence {licence!r}, wanted one line of 1 to {MAX_LICENCE} characters, such as CC-BY-4.0")
+    if sign is not None:
+        read_private_key(sign)
+
+
+def _placed(graph: onnx.ModelProto, synthetic: SyntheticSet, board: Target) -> Placement:
+    """Threads and micro-batch that fit the board. Raises BudgetError when none do."""
+    load = load_of(synthetic.parameterization, synthetic.count, len(synthetic.classes), synthetic.recipe)
+    return place(facts_of(graph), load, board)
 
 
 def student_network(name: str | None, shape: tuple[int, int, int], num_classes: int) -> Forward:
