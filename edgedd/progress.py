@@ -6,7 +6,13 @@ from types import TracebackType
 from typing import Any
 
 LINE_EVERY_SECONDS = 15.0
-TITLES = {"distil": "distilling", "recipe": "recipe search", "train": "training", "evaluate": "evaluating"}
+TITLES = {
+    "experts": "expert epochs",
+    "distil": "distilling",
+    "recipe": "recipe search",
+    "train": "training",
+    "evaluate": "evaluating",
+}
 
 
 class ProgressReport:

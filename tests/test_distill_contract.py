@@ -18,6 +18,16 @@ CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
 HALF = Compute(torch.device("cpu"), bfloat16=True, compiled=False)
 SAMPLE = {"width": "8", "batch_real": "40", "strategy": "none"}
 YOUNG = {"train_batch": "32", "train_steps": "1", "queue": "3", "interval": "1", "ce_weight": "0.001"}
+TRAJECTORY = {
+    "width": "8",
+    "strategy": "none",
+    "expert_count": "1",
+    "latest": "1",
+    "expert_epochs": "2",
+    "inner_steps": "4",
+    "threshold": "0",
+    "batch": "8",
+}
 MATCHED = SAMPLE | {"image_steps": "3", "epochs": "1"}
 SMALL = {
     "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
@@ -28,6 +38,10 @@ SMALL = {
     "dsa": MATCHED | {"strategy": "natural"},
     "dcc": MATCHED,
     "dsac": MATCHED | {"strategy": "natural"},
+    "mtt": TRAJECTORY,
+    "datm": TRAJECTORY,
+    "lss": TRAJECTORY | {"orthonormal_every": "2"},
+    "contrastive": TRAJECTORY | {"strategy": "natural"},
 }
 FORMS: list[Parameterization] = [
     Pixels(SHAPE, 16),

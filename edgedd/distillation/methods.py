@@ -27,6 +27,7 @@ from edgedd.distillation.iid import IID
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.selection import Selection
 from edgedd.distillation.trainable_set import TrainableSet
+from edgedd.distillation.trajectory_matching import CONTRASTIVE, DATM, LSS, MTT
 from edgedd.errors import SettingError
 
 
@@ -80,6 +81,10 @@ METHODS: dict[str, Method] = {
     "dsa": DSA,
     "dcc": DCC,
     "dsac": DSAC,
+    "mtt": MTT,
+    "datm": DATM,
+    "lss": LSS,
+    "contrastive": CONTRASTIVE,
     "random": Selection("random"),
     "herding": Selection("herding"),
     "kmeans": Selection("kmeans"),

@@ -1,0 +1,77 @@
+"""Contrastive losses between two views of the same images.
+
+NT-Xent: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations" (ICML 2020), Equation 1.
+SupCon: Khosla et al., "Supervised Contrastive Learning" (NeurIPS 2020), Equation 2. Of the contrastive trajectory
+matching that uses them here (arXiv 2505.15267) only the abstract was to be had: where they act, and how strongly, is
+our reading of it (edgedd.distillation.trajectory_matching).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+Kind = Literal["ntxent", "supcon"]
+NEVER = -1e9  # a logit whose exponential is 0; finite, so that tangents stay finite
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Which loss, at which temperature, and its weight in a network's own training loss (0: not in it)."""
+
+    kind: Kind = "ntxent"
+    temperature: float = 0.2
+    weight: float = 0.0
+
+    def loss(self, z1: torch.Tensor, z2: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Of features (b, d) of two views, of images of `classes` (b,).
+
+        NT-Xent takes no image of the same class for a negative: with one image a class that is the paper's.
+        """
+        if self.kind == "supcon":
+            return sup_con(z1, z2, classes, self.temperature)
+        return nt_xent(z1, z2, self.temperature, classes)
+
+
+def nt_xent(
+    z1: torch.Tensor, z2: torch.Tensor, temperature: float, classes: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean over images and views of -log(exp(s(z, z') / t) / sum over all others k of exp(s(z, z_k) / t)).
+
+    z1, z2: features (b, d) of the two views, of any length: s is the cosine. `classes` (b,): other images of an
+    image's class then do not count among its negatives.
+    """
+    count = len(z1)
+    z, others = _views(z1, z2)
+    logits = (z @ z.T) / temperature
+    if classes is not None:
+        twice = classes.repeat(2)
+        same = twice[:, None] == twice[None, :]
+        others = others & ~(same & ~_own(count, z.device))
+    positive = (z[:count] * z[count:]).sum(1).repeat(2) / temperature
+    return (torch.logsumexp(torch.where(others, logits, NEVER), dim=1) - positive).mean()
+
+
+def sup_con(z1: torch.Tensor, z2: torch.Tensor, classes: torch.Tensor, temperature: float) -> torch.Tensor:
+    """As `nt_xent`, with every view of every image of the same class a positive, averaged outside the logarithm.
+
+    z1, z2: features (b, d); classes (b,).
+    """
+    z, others = _views(z1, z2)
+    logits = (z @ z.T) / temperature
+    twice = classes.repeat(2)
+    positives = ((twice[:, None] == twice[None, :]) & others).to(z.dtype)
+    log_chance = logits - torch.logsumexp(torch.where(others, logits, NEVER), dim=1, keepdim=True)
+    return -((positives * log_chance).sum(1) / positives.sum(1)).mean()
+
+
+def _views(z1: torch.Tensor, z2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both views as unit vectors (2b, d), and where a pair is not one view with itself (2b, 2b)."""
+    z = F.normalize(torch.cat([z1, z2]), dim=1)
+    return z, ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+
+
+def _own(count: int, device: torch.device) -> torch.Tensor:
+    """Where a pair is the two views of one image (2b, 2b)."""
+    return torch.eye(count, dtype=torch.bool, device=device).repeat(2, 2)

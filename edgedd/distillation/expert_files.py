@@ -1,0 +1,146 @@
+"""Experts on disk: a folder with `experts.json`, which says what they are, and a safetensors file an expert.
+
+`expert-00003.safetensors` has `weights` (E + 1, P), float32 or float16, a row an epoch from the start on; one still in
+training is `expert-00003.part`, in float32, with the epochs done. Files are written whole or not at all.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+
+from edgedd.atomic import write_bytes
+from edgedd.errors import SettingError
+
+MANIFEST = "experts.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ExpertSettings:
+    """What experts are. Plain SGD, as MTT's: no momentum, no decay, one family of DSA a batch, numbers an image.
+
+    Attributes:
+        data: fingerprint of the data set; its training part without the validation split of `split_seed` is learned.
+        network: name of the student, `parameters` its number of weights P.
+        strategy: families of the augmentation: "natural", "digits" (no mirror) or "none".
+        half: weights are stored in float16.
+    """
+
+    data: str
+    network: str
+    parameters: int
+    epochs: int
+    lr: float = 0.01
+    batch: int = 256
+    strategy: str = "natural"
+    seed: int = 0
+    split_seed: int = 0
+    half: bool = False
+
+
+class ExpertFolder:
+    """Experts that a schedule reads, two epochs at a time."""
+
+    def __init__(self, folder: Path, settings: ExpertSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self.files = sorted(folder.glob("expert-*.safetensors"))
+
+    @classmethod
+    def open(cls, folder: Path) -> "ExpertFolder":
+        """Raises SettingError: the folder has no experts, or a manifest that cannot be used."""
+        found = cls(folder, _read(folder))
+        if not found.files:
+            raise SettingError(f"{folder} has no finished expert: run edgedd experts -o {folder} to its end")
+        return found
+
+    @classmethod
+    def create(cls, folder: Path, settings: ExpertSettings) -> "ExpertFolder":
+        """A new folder, or one with experts of the same settings to go on with. Raises SettingError otherwise."""
+        if (folder / MANIFEST).exists():
+            theirs = _read(folder)
+            odd = [f.name for f in fields(settings) if getattr(settings, f.name) != getattr(theirs, f.name)]
+            if odd:
+                raise SettingError(f"{folder} has experts of another {', '.join(odd)}: use the same, or another folder")
+            return cls(folder, settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingError(f"cannot make the folder {folder}: {error.strerror}; choose another") from error
+        text = json.dumps({"version": VERSION, **asdict(settings)}, indent=1)
+        write_bytes(folder / MANIFEST, text.encode())
+        return cls(folder, settings)
+
+    @property
+    def count(self) -> int:
+        """Finished experts."""
+        return len(self.files)
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch that each of them has."""
+        return self.settings.epochs
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the finished experts."""
+        return sum(path.stat().st_size for path in self.files)
+
+    def weights(self, expert: int, epoch: int) -> torch.Tensor:
+        """(P,) float32: those of an expert after `epoch` epochs."""
+        path = self.files[expert]
+        try:
+            with safe_open(path, framework="numpy") as file:
+                row = file.get_slice("weights")[epoch : epoch + 1]
+        except (OSError, SafetensorError) as error:
+            raise SettingError(f"cannot read the expert {path}: delete it and run edgedd experts again") from error
+        if row.shape != (1, self.settings.parameters) or not np.isfinite(row).all():
+            raise SettingError(f"the expert {path} is damaged: delete it and run edgedd experts again")
+        return torch.from_numpy(row[0].astype(np.float32))
+
+    def done(self, number: int) -> bool:
+        """Whether expert `number` is finished."""
+        return self._path(number, "safetensors").exists()
+
+    def part(self, number: int) -> list[torch.Tensor]:
+        """Its epochs so far, to go on from; none where there are none, or not readable ones."""
+        path = self._path(number, "part")
+        try:
+            return list(torch.from_numpy(load(path.read_bytes())["weights"]))
+        except (OSError, SafetensorError, KeyError):
+            return []
+
+    def keep(self, number: int, weights: list[torch.Tensor]) -> None:
+        """Epochs 0.. of an expert: the finished file once they are all there, before that a part."""
+        rows = torch.stack(weights).cpu().numpy()
+        if len(rows) <= self.epochs:
+            write_bytes(self._path(number, "part"), save({"weights": rows}))
+            return
+        stored = rows.astype(np.float16 if self.settings.half else np.float32)
+        write_bytes(self._path(number, "safetensors"), save({"weights": stored}))
+        self._path(number, "part").unlink(missing_ok=True)
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"expert-{number:05d}.{suffix}"
+
+
+def _read(folder: Path) -> ExpertSettings:
+    path = folder / MANIFEST
+    try:
+        values: Any = json.loads(path.read_text())
+        version = values.pop("version")
+        if version != VERSION:
+            raise SettingError(f"{path} is of version {version}, wanted {VERSION}: train the experts with this edgedd")
+        return ExpertSettings(**values)
+    except SettingError:
+        raise
+    except FileNotFoundError as error:
+        wanted = f"edgedd experts --data ... -o {folder} makes them"
+        raise SettingError(f"{folder} has no experts ({MANIFEST} is not there): {wanted}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SettingError(f"cannot read {path}: delete the folder and train the experts again") from error
