@@ -1,6 +1,6 @@
 """`edgedd calibrate`: how fast this machine trains and what an idle process takes, as a target profile.
 
-Three training graphs that are shipped are timed with single images and with four at once on one thread. From that, by
+Training graphs that are shipped are timed with single images and with four at once on one thread. From that, by
 least squares of relative errors, come the rates of products and of moving bytes and the time of a call
 (edgedd.training_cost), and from all cores together their gain over one.
 """
@@ -8,12 +8,11 @@ least squares of relative errors, come the rates of products and of moving bytes
 import gzip
 import itertools
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,12 @@ from edgedd.this_machine import this_machine
 from edgedd.training_cost import Share, step_share, worker_share
 
 STUDENTS = ("convnet3-w16", "convnet3-w64", "convnet3-w128")
-FORM, NUM_CLASSES = LowRank((3, 32, 32), 8, 1, 4), 10
+FORM, NUM_CLASSES, IPC = LowRank((3, 32, 32), 8, 1, 4), 10, 16
 RECIPE = Recipe(augmentation=Augmentation(flip=0.5, shift=2))
 AT_ONCE = (1, 4)
 POINT_SECONDS, LEAST_STEPS, MOST_STEPS = 1.5, 2, 40
+MOST_SECONDS = 20.0  # for one graph
+OWN_WEIGHT = 6  # of the bundle that is given, against each shipped graph
 NEVER = 1e-12  # seconds of a unit of work whose time does not show
 IDLE = """
 import re, sys
@@ -74,10 +75,9 @@ def calibrate(
     refuse_unwritable(path)
     with tempfile.TemporaryDirectory() as folder:
         own = [shipped_bundle(Path(folder) / name, name) for name in STUDENTS]
-        opened = [*own, *([Bundle.load(bundle)] if bundle is not None else [])]
-        shares, seconds = zip(*itertools.chain.from_iterable(map(_points, opened)), strict=True)
-        rates = fitted(shares, seconds)
-        together = [_together(each, base.cores) for each in own]
+        points = _points_of(own) + (OWN_WEIGHT * _points(Bundle.load(bundle)) if bundle is not None else [])
+        rates = fitted([share for share, _ in points], [seconds for _, seconds in points])
+        together = _together(own[1], base.cores)
         floor = _idle_bytes(own[0])
     measured = _measured(base, rates, together, floor)
     write_target(path, measured)
@@ -87,7 +87,7 @@ def calibrate(
 def shipped_bundle(path: Path, student: str) -> Bundle:
     """A bundle of a shipped graph and a set of noise; what predicts is never opened, so that the graph stands in."""
     graph = gzip.decompress((Path(__file__).parent / "graphs" / f"{student}.onnx.gz").read_bytes())
-    generator, count = np.random.default_rng(0), 10 * NUM_CLASSES
+    generator, count = np.random.default_rng(0), IPC * NUM_CLASSES
     factors = {n: generator.standard_normal(s).astype(np.float32) for n, s in FORM.factor_shapes(count).items()}
     names, flat = tuple(map(str, range(NUM_CLASSES))), np.full(FORM.shape[0], 0.5)
     labels = generator.dirichlet(np.ones(NUM_CLASSES), count)
@@ -129,27 +129,45 @@ def step_times(student: Student, batch: int) -> list[float]:
     return times
 
 
-def _points(bundle: Bundle) -> Iterator[tuple[Share, float]]:
-    """Work and median seconds of a step of four images, with one and with four at once, on one thread."""
-    facts = facts_of_bundle(bundle)
+def usual(times: Sequence[float]) -> float:
+    """What a step takes when nothing else is at work: the fastest fifth of them, at its upper end."""
+    return float(np.quantile(times, 0.2))
+
+
+def _points_of(bundles: Sequence[Bundle]) -> list[tuple[Share, float]]:
+    """`_points` of each, of growing work, but for those that would take too long on this machine."""
+    points = _points(bundles[0])
+    for bundle in bundles[1:]:
+        work = facts_of_bundle(bundle).work
+        expected = points[-1][1] * max(AT_ONCE) * work.flops / max(points[-1][0].flops, 1)
+        if expected * (LEAST_STEPS + 1) * len(AT_ONCE) > MOST_SECONDS:
+            break
+        points += _points(bundle)
+    return points
+
+
+def _points(bundle: Bundle) -> list[tuple[Share, float]]:
+    """Work and usual seconds of a step of four images, with one and with four at once, on one thread."""
+    facts, points = facts_of_bundle(bundle), []
     for images in AT_ONCE:
         student = Student.load(bundle.path, threads=1, micro_batch=images)
         share = worker_share(facts.work, batch=max(AT_ONCE), micro_batch=images)
         step = step_share(sum(map(memory_model.float_bytes, facts.parameters.values())))
         whole = Share(share.flops, share.moved_bytes + step.moved_bytes, share.nodes + step.nodes)
-        yield whole, statistics.median(step_times(student, max(AT_ONCE)))
+        points.append((whole, usual(step_times(student, max(AT_ONCE)))))
+    return points
 
 
 def _together(bundle: Bundle, cores: int) -> tuple[float, float]:
     """How many times as fast as one core all of them are, and what they reach in GFLOP/s."""
-    images = max(AT_ONCE)
+    images, each = max(AT_ONCE), 2 * max(AT_ONCE)
     flops = facts_of_bundle(bundle).work.flops
-    alone = statistics.median(step_times(Student.load(bundle.path, threads=1, micro_batch=images), images))
+    alone = usual(step_times(Student.load(bundle.path, threads=1, micro_batch=images), each))
     if cores == 1:
-        return 1.0, images * flops / alone / 1e9
-    student = Student.load(bundle.path, threads=cores, micro_batch=images)
-    together = statistics.median(step_times(student, images * cores))
-    return max(cores * alone / together, 1.0), images * cores * flops / together / 1e9
+        return 1.0, each * flops / alone / 1e9
+    batch = min(each * cores, NUM_CLASSES * IPC)
+    together = usual(step_times(Student.load(bundle.path, threads=cores, micro_batch=images), batch))
+    return max(batch / each * alone / together, 1.0), batch * flops / together / 1e9
 
 
 def _idle_bytes(bundle: Bundle) -> int:
@@ -163,13 +181,11 @@ def _idle_bytes(bundle: Bundle) -> int:
     return int(done.stdout) - memory_model.SESSION_PER_BYTE * bundle.file(TRAIN_STEP).stat().st_size
 
 
-def _measured(
-    base: Target, rates: tuple[float, float, float], together: Sequence[tuple[float, float]], floor: int
-) -> Target:
+def _measured(base: Target, rates: tuple[float, float, float], together: tuple[float, float], floor: int) -> Target:
     """The board with what was measured in place of what was estimated."""
     flop, byte, call = rates
-    gain = min(statistics.geometric_mean(gain for gain, _ in together), float(base.cores))
-    graphs = f"{len(STUDENTS)} training graphs"
+    gain = min(together[0], float(base.cores))
+    graphs = "training graphs of ConvNet-3"
     texts = {
         "cores": "cores that this process may use (sched_getaffinity)",
         "effective_gflops": f"edgedd calibrate: a step of {STUDENTS[1]} on all cores",
@@ -177,12 +193,12 @@ def _measured(
         "core_product_gflops": f"edgedd calibrate: rate of products on one core, fitted to {graphs}",
         "core_move_gbytes": f"edgedd calibrate: rate of moving bytes on one core, fitted to {graphs}",
         "node_microseconds": f"edgedd calibrate: time of a call, fitted to {graphs}",
-        "parallel_gain": f"edgedd calibrate: all cores against one, geometric mean of {graphs}",
+        "parallel_gain": f"edgedd calibrate: all cores against one, on steps of {STUDENTS[1]}",
     }
     return replace(
         base,
         train=base.process_ram_bytes > floor,
-        effective_gflops=together[1][1],
+        effective_gflops=together[1],
         runtime_floor_bytes=floor,
         core_product_gflops=1e-9 / flop,
         core_move_gbytes=1e-9 / byte,
