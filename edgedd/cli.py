@@ -63,6 +63,7 @@ def distill(
 ) -> None:
     """Condense labelled images into a synthetic set of a stated number of bytes."""
     from edgedd.cli_output import print_inspection, spoken_command
+    from edgedd.distillation.ranks import speaks
     from edgedd.distillation.run import distill as run
     from edgedd.progress import ProgressReport
 
@@ -70,7 +71,8 @@ def distill(
     options |= {"bytes": bytes_, "settings": _pairs(settings), "command": spoken_command(sys.argv)}
     with ProgressReport() as progress:
         run(data, on_step=lambda step: progress.report(*step), **options)
-    print_inspection(output, as_json)
+    if speaks():
+        print_inspection(output, as_json)
 
 
 _OPTIONS = (

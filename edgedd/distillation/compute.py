@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from edgedd.distillation.ranks import ALONE, Ranks
 from edgedd.errors import SettingError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -22,12 +23,14 @@ class Compute:
     """A device, the precision of network passes, and whether functions are compiled.
 
     `features_in_bfloat16`: so are passes that only compare features (edgedd.distillation.matching), which bear it.
+    `ranks`: the processes that share the run.
     """
 
     device: torch.device
     bfloat16: bool
     compiled: bool
     features_in_bfloat16: bool = False
+    ranks: Ranks = ALONE
 
     @classmethod
     def choose(cls, device: str = "cpu", compiled: bool = True) -> "Compute":

@@ -66,12 +66,14 @@ class FRePo:
         state.train(slot, images.detach(), labels.detach(), generator)
         parameters = state.networks[slot]
         real_images, real_labels = real.sample(self.batch_real, generator)
+        own = slice(state.compute.ranks.rank, None, state.compute.ranks.size)
         with torch.no_grad():
-            real_features = state.features(parameters, state.augment(real_images, generator))
+            real_features = state.features(parameters, state.augment(real_images, generator)[own])
         features = state.features(parameters, state.augment(images, generator))
         centred = labels - 1 / real.num_classes
         target = torch.nn.functional.one_hot(real_labels, real.num_classes).float() - 1 / real.num_classes
-        return regression_loss(features, centred, real_features, target, self.ridge), state
+        share = state.compute.ranks.size * len(real_features) / len(target)
+        return share * regression_loss(features, centred, real_features, target[own], self.ridge), state
 
 
 def regression_loss(

@@ -94,17 +94,24 @@ class GradientMatching:
         strategy = siamese.STRATEGIES[self.strategy]
         draws = [siamese.draw(strategy, generator) for _ in range(real.num_classes)]
         images = siamese.apply_by_class(images, draws)
-        targets = (state.real_gradient(real, c, draws[c], generator) for c in range(real.num_classes))
+        rows = [real.sample_class(c, self.batch_real, generator) for c in range(real.num_classes)]
+        ranks = state.compute.ranks
+        own = ranks.own(real.num_classes)
+        targets = (state.real_gradient(real, rows[c], draws[c]) for c in own)
         if self.contrastive and not state.warming_up:
             mean = next(targets)
             for more in targets:
                 torch._foreach_add_(mean, more)
+            ranks.add(mean)
             torch._foreach_div_(mean, real.num_classes)
             loss = state.passes.matched(state.parameters, images, labels, mean)  # DCC's: one distance
         else:
-            per_class = zip(images.chunk(real.num_classes), labels.chunk(real.num_classes), targets, strict=True)
-            terms = [state.passes.matched(state.parameters, *of_class) for of_class in per_class]
-            loss = torch.stack(terms).sum()  # DC's: one a class
+            per_class = list(zip(images.chunk(real.num_classes), labels.chunk(real.num_classes), strict=True))
+            terms = [
+                state.passes.matched(state.parameters, *per_class[c], target)
+                for c, target in zip(own, targets, strict=True)
+            ]
+            loss = ranks.size * torch.stack(terms).sum()  # DC's: one a class; the mean over ranks is the sum
         state.step += 1
         return loss, state
 
@@ -152,11 +159,8 @@ class InnerNetwork:
             for _ in range(self.epochs):
                 self.train_epoch(images, labels, generator)
 
-    def real_gradient(
-        self, real: RealImages, label: int, drawn: siamese.Draw, generator: np.random.Generator
-    ) -> Gradient:
-        """The gradient on random real images of one class."""
-        rows = real.sample_class(label, self.method.batch_real, generator)
+    def real_gradient(self, real: RealImages, rows: np.ndarray, drawn: siamese.Draw) -> Gradient:
+        """The gradient on real images of one class."""
         images = siamese.apply(real.normalised(rows), drawn)
         labels = F.one_hot(real.labels[torch.from_numpy(rows).to(images.device)], self.passes.network.num_classes)
         return self.passes.gradient(self.parameters, images, labels.float())

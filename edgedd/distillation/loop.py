@@ -79,7 +79,7 @@ class Loop:
         if not self.total:
             self.total = length.iterations or 0
         if not self.total:
-            self.total = self._measure(length.deadline or 0.0, on_step)
+            self.total = self.compute.ranks.agreed(self._measure(length.deadline or 0.0, on_step))
         while self.iteration < self.total:
             self._step(on_step)
             if checkpoint and checkpoint.due():
@@ -111,7 +111,8 @@ class Loop:
         loss, self.state = self.method.loss(self.synthetic, self.real, self.state, self.generator)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
+        leaves = [leaf for group in self.optimizer.param_groups for leaf in group["params"]]
+        value = float(self.compute.ranks.average(leaves, loss))
         if not math.isfinite(value):
             raise EdgeddError(
                 f"the loss is {value} at iteration {self.iteration}: lower the learning rate (--set lr=...)"

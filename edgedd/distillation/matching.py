@@ -59,13 +59,18 @@ class Passes:
         draws: list[siamese.Draw],
         generator: np.random.Generator,
     ) -> Iterator[torch.Tensor]:
-        """Features (k, count, d) of random images of each class, a few classes at a time, each class by its draw."""
+        """Features (k, count, d) of random images of each class, a few classes at a time, each class by its draw.
+
+        The classes are this rank's own, the random numbers those of all.
+        """
         at_once = max(1, self.chunk // count)
-        for first in range(0, real.num_classes, at_once):
-            block = range(first, min(first + at_once, real.num_classes))
-            rows = np.concatenate([real.sample_class(c, count, generator) for c in block])
+        rows = [real.sample_class(c, count, generator) for c in range(real.num_classes)]
+        own = self.compute.ranks.own(real.num_classes)
+        for first in range(0, len(own), at_once):
+            block = own[first : first + at_once]
+            chosen = np.concatenate([rows[c] for c in block])
             with torch.no_grad():
-                images = siamese.apply_by_class(real.normalised(rows), [draws[c] for c in block])
+                images = siamese.apply_by_class(real.normalised(chosen), [draws[c] for c in block])
                 features = self.features(parameters, images)
             yield features.reshape(len(block), count, -1)
 
@@ -85,10 +90,10 @@ class Passes:
             means.append(features.mean(1))
             if batch.covariances:
                 covariances.append(class_covariances(features, self.channels))
-        images = siamese.apply_by_class(synthetic.images(), draws)
+        images, ranks = siamese.apply_by_class(synthetic.images(), draws), self.compute.ranks
         return Observed(
-            torch.cat(means),
-            torch.cat(covariances) if covariances else torch.empty(0),
+            ranks.gathered(torch.cat(means), real.num_classes),
+            ranks.gathered(torch.cat(covariances), real.num_classes) if covariances else torch.empty(0),
             images,
             by_class(self.features(parameters, images), real.num_classes),
         )

@@ -13,7 +13,7 @@ import edgedd
 from edgedd import planner
 from edgedd.atomic import refuse_unwritable
 from edgedd.augmentation import Augmentation
-from edgedd.distillation import recipe_search
+from edgedd.distillation import ranks, recipe_search
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.for_target import for_target
@@ -65,7 +65,7 @@ class Distillation:
     def __init__(self, data: LabelledImages, options: Options, on_step: OnStep | None) -> None:
         self.begun = time.monotonic()
         self.options = options
-        self.on_step = on_step
+        self.on_step = on_step if ranks.speaks() else None
         self.method = _method(options)
         self.classes, self.fingerprint = data.classes, data.fingerprint
         wanted = planner.parameterization_for(
@@ -88,21 +88,25 @@ class Distillation:
         self.training, held_out = data.split(seed=options.seed)
         some = np.random.default_rng([options.seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
         self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
-        self.compute = Compute.choose(options.device, compiled=self._work() > COMPILE_ABOVE_FLOPS)
+        self.ranks = ranks.join(options.device, data.num_classes)
+        compute = Compute.choose(options.device, compiled=self._work() > COMPILE_ABOVE_FLOPS)
+        self.compute = replace(compute, ranks=self.ranks)
         self.real = RealImages.of(self.training, self.compute)
         narrow = student(default_student(data.shape, min(self._width, NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
 
     def run(self) -> SyntheticSet:
-        """All stages; the file is written when `output` is given."""
+        """All stages; the file is written when `output` is given. Other ranks than 0 have no searched recipe."""
         checkpoint = self._checkpoint()
         saved = checkpoint.load() if checkpoint and self.options.resume else None
         loop = self._start(saved)
         deadline = None
         if self.options.minutes is not None:
             deadline = self.begun + 60 * self.options.minutes - self._search_seconds()
-        loop.run(Length(self._iterations(), deadline), checkpoint, self.on_step)
+        loop.run(Length(self._iterations(), deadline), checkpoint if self.ranks.main else None, self.on_step)
         synthetic = self._stored(loop.synthetic, loop.iteration, self.options.recipe or Recipe())
+        if not self.ranks.main:
+            return synthetic
         if self.options.recipe is None:
             synthetic = self._with_recipe(synthetic)
         if self.options.output is not None:
@@ -119,7 +123,7 @@ class Distillation:
             images = self.real.normalised(self._rows(teacher, chooser))
             logits = teacher.start_logits(images)
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
-            augmentation = self._augmentation(synthetic)
+            augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic).as_dict()))
         else:
             count = self.storage.ipc * self.real.num_classes
             synthetic = TrainableSet.blank(form, count, self.real.num_classes, device)
@@ -130,6 +134,8 @@ class Distillation:
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
         if saved is not None:
             loop.load_state_dict(saved)
+        if self.ranks.size > 1:
+            loop.load_state_dict(self.ranks.agreed(loop.state_dict()))
         return loop
 
     def _rows(self, teacher: Teacher, chooser: np.random.Generator) -> np.ndarray:
