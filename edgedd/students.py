@@ -1,4 +1,4 @@
-"""Student networks by name: their layers, what their parameters are called, how large they are, how they start.
+"""Student networks by name: their layers, what their parameters are called, how large they are.
 
 The families are described in edgedd.architectures as data. The torch version of a network is in
 edgedd.distillation.networks, the ONNX version in edgedd.exporting.networks; both walk the layers.
@@ -9,26 +9,16 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgedd import architectures
 from edgedd.errors import SettingError
 from edgedd.layers import Layer, Shape
+from edgedd.parameters import ParameterSpec
 
 WANTED = (
     "convnet<depth>-w<width>[-in|-bn|-gn|-ln|-none] (such as convnet3-w64), resnet8, mobilenet-tiny, mlp, alexnet, "
     "vgg11, vgg11-bn, resnet18-in or resnet18-bn"
 )
 LEAST_SIDES = {"vgg11": (16, 5), "vgg11-bn": (16, 5), "resnet18-in": (9, 3), "resnet18-bn": (9, 3)}
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One parameter: its shape and start; `uniform` draws from [-bound, bound], others are constant."""
-
-    shape: Shape
-    start: str  # "uniform", "ones" or "zeros"
-    bound: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,17 +90,6 @@ def default_student(shape: tuple[int, int, int], width: int = 64) -> str:
     """The ConvNet whose last map is about 4x4: depth 2 at 8 pixels, 3 at 28 and 32, 4 at 64."""
     depth = max(2, round(math.log2(min(shape[1:]) / 4)))
     return f"convnet{depth}-w{width}"
-
-
-def initial_parameters(specs: dict[str, ParameterSpec], generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Fresh float32 parameters, drawn in the order of `specs`: equal generators give equal networks anywhere."""
-    starts = {"ones": np.ones, "zeros": np.zeros}
-    return {
-        name: generator.uniform(-s.bound, s.bound, s.shape).astype(np.float32)
-        if s.start == "uniform"
-        else starts[s.start](s.shape, np.float32)
-        for name, s in specs.items()
-    }
 
 
 def _layers(name: str, shape: tuple[int, int, int], num_classes: int) -> tuple[Layer, ...]:

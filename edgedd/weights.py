@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from edgedd.atomic import write_bytes
 from edgedd.errors import FormatError
-from edgedd.students import ParameterSpec
+from edgedd.parameters import ParameterSpec
 
 HEADER_ROOM = 2**20
 

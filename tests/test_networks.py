@@ -13,7 +13,8 @@ from edgedd.distillation import networks
 from edgedd.errors import SettingError
 from edgedd.exporting.builder import GraphBuilder
 from edgedd.exporting.networks import of_student
-from edgedd.students import Network, ParameterSpec, default_student, initial_parameters, student
+from edgedd.parameters import ParameterSpec, initial_parameters
+from edgedd.students import Network, default_student, student
 
 Shape = tuple[int, int, int]
 CLASSES = 7

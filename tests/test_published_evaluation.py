@@ -17,8 +17,9 @@ from edgedd.distillation.real_images import normalise
 from edgedd.errors import SettingError
 from edgedd.evaluation import evaluate, evaluate_path
 from edgedd.parameterization import Pixels
+from edgedd.parameters import initial_parameters
 from edgedd.student_trainings import RECIPES
-from edgedd.students import initial_parameters, student
+from edgedd.students import student
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 SET = random_set(Pixels((1, 8, 8), 8), 10, 2, seed=0)

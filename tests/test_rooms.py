@@ -34,6 +34,7 @@ CONTRACT = (
     "architectures",
     "weights",
     "memory_model",
+    "parameters",
     "machine",
     "set_file",
     "set_metadata",

@@ -12,8 +12,8 @@ from edgedd.exporting.forward import Forward
 from edgedd.exporting.trained import trained_names
 from edgedd.exporting.training_graph import training_graph
 from edgedd.parameterization import LowRank, Parameterization
+from edgedd.parameters import initial_parameters
 from edgedd.recipe import Recipe
-from edgedd.students import initial_parameters
 
 CLASSES = 5
 STRONG = Augmentation(flip=0.5, shift=2, scale=0.2, rotate=15, cutout=0.4, colour=1)

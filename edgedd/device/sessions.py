@@ -12,7 +12,7 @@ import numpy as np
 from edgedd.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
 from edgedd.errors import BundleError, SettingError
 from edgedd.machine import usable_cores
-from edgedd.students import ParameterSpec
+from edgedd.parameters import ParameterSpec
 from edgedd.training_cost import Work
 
 if TYPE_CHECKING:

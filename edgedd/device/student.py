@@ -17,8 +17,8 @@ from edgedd.device.sessions import Runtime, Sessions
 from edgedd.device.trainer import Batch, Trainer
 from edgedd.errors import BundleError, SettingError
 from edgedd.memory_model import even_share, suited_micro_batch
+from edgedd.parameters import initial_parameters
 from edgedd.recipe import Recipe
-from edgedd.students import initial_parameters
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.training_cost import GHOST_BATCH
 from edgedd.weights import load_weights, save_weights

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from edgedd.layers import Layer
-from edgedd.students import Network, initial_parameters
+from edgedd.parameters import initial_parameters
+from edgedd.students import Network
 
 FEW_PIXELS = 16
 Parameters = Sequence[torch.Tensor]

@@ -16,7 +16,8 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.distillation.run import COMPILE_ABOVE_FLOPS
 from edgedd.distillation.siamese import Strategy
-from edgedd.students import Network, initial_parameters
+from edgedd.parameters import initial_parameters
+from edgedd.students import Network
 from edgedd.synthetic_set import SyntheticSet
 
 OnEpoch = Callable[[int], None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgedd.exporting.builder import GraphBuilder
-from edgedd.students import ParameterSpec
+from edgedd.parameters import ParameterSpec
 
 Append = Callable[[GraphBuilder, Mapping[str, str], str], str]
 

@@ -17,7 +17,7 @@ from edgedd.exporting.builder import OPSET, GraphBuilder
 from edgedd.exporting.folding import fold_constants, settle_reshapes, without_unused
 from edgedd.exporting.forward import Forward
 from edgedd.exporting.group_normalization import decompose_group_normalization
-from edgedd.students import ParameterSpec
+from edgedd.parameters import ParameterSpec
 
 Shape = tuple[int, int, int]
 WEIGHTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (0, 1, 2), "MatMul": (0, 1), "Add": (0, 1), "Mul": (0, 1)}
