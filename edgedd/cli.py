@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle
+from edgedd import cli_boards, cli_bundle, cli_experts
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of it 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min=0)]
 Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
+METHODS = "frepo, dm, idm, iid, dc, dsa, dcc, dsac, mtt, datm, lss, contrastive, random, herding, kmeans"
 STUDENTS = "convnet<depth>-w<width>[-bn|-gn|-ln|-none], resnet8, mobilenet-tiny, mlp, alexnet, vgg11, resnet18-in"
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="a synthetic set (.safetensors)")]
 
@@ -41,7 +42,7 @@ def demo(
 def distill(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="the synthetic set to write")],
-    method: Annotated[str, typer.Option(help="frepo, dm, idm, iid, random, herding, kmeans")] = "frepo",
+    method: Annotated[str, typer.Option(help=METHODS)] = "frepo",
     target: Annotated[str | None, typer.Option(help="a board: what is not said comes from its plan")] = None,
     bytes_: Annotated[int | None, typer.Option("--bytes", help="size of the file at most")] = None,
     ipc: Annotated[int | None, typer.Option(help="images per class, instead of bytes")] = None,
@@ -54,6 +55,7 @@ def distill(
     labels: Annotated[str, typer.Option(help="auto, hard, teacher or learned")] = "auto",
     iterations: Annotated[int | None, typer.Option(help="outer steps")] = None,
     minutes: Annotated[float | None, typer.Option(help="time allowed, instead of iterations")] = None,
+    experts: Annotated[Path | None, typer.Option(help="folder of `edgedd experts`, for mtt, datm and lss")] = None,
     width: Annotated[int | None, typer.Option(help="channels of the networks that distil (the method's own)")] = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
@@ -88,6 +90,7 @@ _OPTIONS = (
     "labels",
     "iterations",
     "minutes",
+    "experts",
     "width",
     "seed",
     "device",
@@ -232,6 +235,7 @@ def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None
 
 app.command()(cli_boards.plan)
 app.command()(cli_boards.calibrate)
+app.command()(cli_experts.experts)
 app.command()(cli_bundle.verify)
 app.command()(cli_bundle.install)
 app.command()(cli_bundle.rollback)

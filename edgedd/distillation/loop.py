@@ -76,6 +76,8 @@ class Loop:
         """All iterations that remain. Raises EdgeddError when the loss is no longer finite."""
         if not self.rates:
             return
+        if on_step and hasattr(self.state, "report"):
+            self.state.report = lambda stage, step, total: on_step(Progress(stage, step, total, None))
         if not self.total:
             self.total = length.iterations or 0
         if not self.total:
@@ -86,6 +88,8 @@ class Loop:
                 checkpoint.save(self.state_dict())
         if checkpoint:
             checkpoint.save(self.state_dict())
+        if hasattr(self.state, "finish"):
+            self.state.finish(self.synthetic)
 
     def _measure(self, deadline: float, on_step: OnStep | None) -> int:
         """Time the first steps and count how many fit before the deadline."""

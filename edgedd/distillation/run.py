@@ -67,6 +67,8 @@ class Distillation:
         self.options = options
         self.on_step = on_step if ranks.speaks() else None
         self.method = _method(options)
+        if options.labels == "auto":
+            self.options = replace(options, labels=getattr(self.method, "labels", "auto"))
         self.classes, self.fingerprint = data.classes, data.fingerprint
         wanted = planner.parameterization_for(
             data.shape,
@@ -85,7 +87,8 @@ class Distillation:
             ipc=options.ipc,
             recipe=options.recipe or planner.LONGEST_RECIPE,
         )
-        self.training, held_out = data.split(seed=options.seed)
+        split_seed = getattr(self.method, "split_seed", lambda fingerprint, seed: seed)
+        self.training, held_out = data.split(seed=split_seed(data.fingerprint, options.seed))
         some = np.random.default_rng([options.seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
         self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
         self.ranks = ranks.join(options.device, data.num_classes)
@@ -244,6 +247,10 @@ def _method(options: Options) -> Method:
         if options.labels in ("hard", "teacher"):
             settings["lr_labels"] = "0"
         method = method_named(method, settings)
+    if options.experts is not None:
+        if not hasattr(method, "experts"):
+            raise SettingError("this method reads no experts: leave --experts out, or choose mtt, datm or lss")
+        method = replace(method, experts=os.fspath(options.experts))  # type: ignore[type-var]
     if options.labels == "learned" and not method.lr_labels:
         raise SettingError("this method does not learn labels: choose --labels teacher, or set lr_labels above 0")
     return method
