@@ -88,12 +88,13 @@ def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
             _mean_and_spread(row),
             len(row["accuracies"]),
             "" if row["seconds"] is None else f"{row['seconds']:.0f}",
-            "" if row["steps"] is None else f"{row['recipe']}, {row['epochs']} epochs, {row['steps']} steps",
-            row["runtime"],
         )
         for row in rows
     ]
-    print_table("", ("student", "bytes", "test accuracy", "seeds", "seconds each", "recipe", "runtime"), cells)
+    how = rows[0]
+    title = "" if how["steps"] is None else f"recipe {how['recipe']}: {how['epochs']} epochs, {how['steps']} steps"
+    title += f" in {how['runtime']}" if title else ""
+    print_table(title, ("student", "bytes", "test accuracy", "seeds", "seconds each"), cells)
 
 
 def _mean_and_spread(row: Row) -> str:
