@@ -14,6 +14,7 @@ VERSION = 2
 KINDS_OF_VERSION_1 = ("pixels", "low_rank")
 MAX_CLASSES = 4096
 MAX_NAME = 256
+MOST_COMMAS = 2**14  # bounds the objects made of JSON, which take up to thirty times its bytes
 _KEYS = ("version", "parameterization", "recipe", "classes", "provenance")
 _RECIPE_KEYS = {field.name for field in fields(Recipe)}
 
@@ -60,6 +61,8 @@ def from_header(header: Mapping[str, Any]) -> dict[str, Any]:
 
 def strict_json(what: str, text: str) -> Any:
     """JSON with every key once, finite numbers and text that is valid Unicode. Raises FormatError naming `what`."""
+    if text.count(",") > MOST_COMMAS:
+        raise FormatError(f"{what} has more than {MOST_COMMAS} values, wanted the header of a synthetic set")
     try:
         values = json.loads(text, object_pairs_hook=_unique)
         _dumps(values)
