@@ -7,7 +7,7 @@ training is `expert-00003.part`, in float32, with the epochs done. Files are wri
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class ExpertFolder:
         try:
             with safe_open(path, framework="numpy") as file:
                 row = file.get_slice("weights")[epoch : epoch + 1]
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TypeError) as error:
             raise SettingError(f"cannot read the expert {path}: delete it and run edgedd experts again") from error
         if row.shape != (1, self.settings.parameters) or not np.isfinite(row).all():
             raise SettingError(f"the expert {path} is damaged: delete it and run edgedd experts again")
@@ -136,6 +136,9 @@ def _read(folder: Path) -> ExpertSettings:
         version = values.pop("version")
         if version != VERSION:
             raise SettingError(f"{path} is of version {version}, wanted {VERSION}: train the experts with this edgedd")
+        kinds = get_type_hints(ExpertSettings)
+        if not all(isinstance(value, kinds[name]) for name, value in values.items()):
+            raise ValueError("a value of another kind")
         return ExpertSettings(**values)
     except SettingError:
         raise

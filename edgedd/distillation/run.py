@@ -219,7 +219,7 @@ class Distillation:
     def _checkpoint(self) -> Checkpoint | None:
         if self.options.output is None:
             return None
-        ignored = ("output", "resume", "command", "recipe")
+        ignored = ("output", "resume", "command", "recipe", "experts")  # the method names its experts
         settings = {k: v for k, v in asdict(replace(self.options, recipe=None)).items() if k not in ignored}
         settings["method"] = repr(self.method)
         settings["data"] = self.fingerprint
