@@ -33,7 +33,7 @@ def test_every_part_is_told(folder: Path) -> None:
     checks = dict(verify(folder))
     assert set(checks) == {MANIFEST, SET, TRAIN_STEP, PREDICT, TARGET, CARD}
     assert checks[SET] == "15 images of 3 classes"
-    parameters = 8 * 9 + 8 + 16 + 8 * 8 * 9 + 8 + 16 + 8 * 4 * 3 + 3  # two blocks of width 8, and the last layer
+    parameters = 8 * 9 + 16 + 8 * 8 * 9 + 16 + 8 * 4 * 3 + 3  # two blocks of width 8 with norms, and the last layer
     assert checks[TRAIN_STEP] == f"loads, {parameters:,} parameters"
 
 
