@@ -17,7 +17,7 @@ SHAPE = (3, 12, 8)
 CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
 HALF = Compute(torch.device("cpu"), bfloat16=True, compiled=False)
 SAMPLE = {"width": "8", "batch_real": "40", "strategy": "none"}
-YOUNG = {"train_batch": "32", "train_steps": "1", "queue": "3", "interval": "1", "ce_weight": "0.001"}
+YOUNG = {"train_batch": "32", "train_steps": "1", "queue": "1", "interval": "1", "ce_weight": "0.001"}
 TRAJECTORY = {
     "width": "8",
     "strategy": "none",
@@ -88,8 +88,9 @@ def test_loss_is_a_finite_scalar_whose_gradient_reaches_every_leaf_that_learns(
         assert (per_row > 0).all(), f"{leaf}: rows without gradient"
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize(
+    "name, form", [*(("dm", form) for form in FORMS), *((name, FORMS[-3]) for name in sorted(METHODS))], ids=str
+)
 def test_equal_seeds_give_equal_factors(name: str, form: Parameterization) -> None:
     results = []
     for seed in (0, 0, 1):
@@ -106,7 +107,7 @@ def test_equal_seeds_give_equal_factors(name: str, form: Parameterization) -> No
 def test_the_loss_falls_on_two_separable_classes(name: str) -> None:
     run = loop(name, LowRank(SHAPE, 4, 1, 8), from_noise=True)
     losses: list[float] = []
-    run.run(Length(iterations=100), None, lambda progress: losses.append(progress.loss or 0.0))
+    run.run(Length(iterations=40 if SMALL[name].get("expert_count") else 100), None, lambda progress: losses.append(progress.loss or 0.0))
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:15])
 
 
