@@ -107,7 +107,11 @@ def test_equal_seeds_give_equal_factors(name: str, form: Parameterization) -> No
 def test_the_loss_falls_on_two_separable_classes(name: str) -> None:
     run = loop(name, LowRank(SHAPE, 4, 1, 8), from_noise=True)
     losses: list[float] = []
-    run.run(Length(iterations=40 if SMALL[name].get("expert_count") else 100), None, lambda progress: losses.append(progress.loss or 0.0))
+    run.run(
+        Length(iterations=40 if SMALL[name].get("expert_count") else 100),
+        None,
+        lambda progress: losses.append(progress.loss or 0.0),
+    )
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:15])
 
 
