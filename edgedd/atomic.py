@@ -4,6 +4,7 @@ tempfile is imported where it is used: with what it needs it takes most of a meg
 """
 
 import os
+import re
 from pathlib import Path
 
 from edgedd.errors import SettingError
@@ -35,6 +36,14 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of writers of `path` that were killed. Nobody may be writing it now."""
+    path = Path(path)
+    for other in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}", other.name):
+            other.unlink(missing_ok=True)
 
 
 def refuse_unwritable(path: str | os.PathLike[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedd.atomic import refuse_unwritable, write_bytes
+from edgedd.atomic import refuse_unwritable, remove_leftovers, write_bytes
 from edgedd.errors import SettingError
 
 
@@ -63,3 +63,11 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(SettingError, match="Permission denied"):
         refuse_unwritable(tmp_path / "new")
+
+
+def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [".set.bin.checkpoint", ".set.bin.abc", "set.bin.abcdefgh", ".set_bin.abcdefgh"]
+    for name in (*kept, ".set.bin.a1b2c3_9"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "set.bin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

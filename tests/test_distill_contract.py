@@ -133,7 +133,8 @@ def test_bfloat16_passes_change_the_loss_a_little(name: str) -> None:
 def test_a_whole_run_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Compute, "choose", lambda *args, **kwargs: HALF)
     data = tiny_images(count=80, shape=SHAPE, num_classes=2)
-    made = edgedd.distill(data, method="frepo", ipc=2, iterations=2, width=8, settings=SMALL["frepo"])
+    quick = {"settings": SMALL["frepo"], "recipe": edgedd.Recipe(steps=5)}
+    made = edgedd.distill(data, method="frepo", ipc=2, iterations=2, width=8, **quick)
     assert np.isfinite(made.images(slice(None))).all()
 
 

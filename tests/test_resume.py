@@ -50,7 +50,7 @@ def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str) -> None:
     if method == "dm":
         options |= {"settings": {"batch_real": "8"}, "bits": 2}
     unbroken = edgedd.distill("digits", **options).to_bytes()
-    for iteration in (2, 7, 12):
+    for iteration in (5, 12):
         output = tmp_path / f"{iteration}.safetensors"
         with pytest.raises(CutError):
             edgedd.distill("digits", output=output, on_step=cut_at(iteration), **options)
@@ -79,8 +79,8 @@ def test_killed_at_a_random_moment(tmp_path: Path) -> None:
     """SIGKILL of a whole process, as a power cut would: the same command with --resume ends in the same file."""
     script = (
         "import edgedd, sys; from edgedd.distillation.checkpoint import Checkpoint; Checkpoint.due = lambda self: True;"
-        "edgedd.distill('digits', ipc=4, rank=3, labels='hard', iterations=40, width=8, recipe=edgedd.Recipe(),"
-        " settings={'batch_real': '64'}, output=sys.argv[1], resume=bool(sys.argv[2:]))"
+        "edgedd.distill('digits', method='dm', ipc=4, rank=3, labels='hard', iterations=40, width=8,"
+        " recipe=edgedd.Recipe(), settings={'batch_real': '64'}, output=sys.argv[1], resume=bool(sys.argv[2:]))"
     )
     unbroken, cut = tmp_path / "unbroken.safetensors", tmp_path / "cut.safetensors"
 

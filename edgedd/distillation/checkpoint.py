@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edgedd.atomic import write_bytes
+from edgedd.atomic import remove_leftovers, write_bytes
 from edgedd.errors import SettingError
 
 EVERY_SECONDS = 30.0
@@ -53,5 +53,6 @@ class Checkpoint:
         return dict(state)
 
     def remove(self) -> None:
-        """After the output is written."""
+        """After the output is written; also what a killed run left of a checkpoint."""
         self.path.unlink(missing_ok=True)
+        remove_leftovers(self.path)
