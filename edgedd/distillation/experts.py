@@ -1,9 +1,8 @@
 """Experts: networks trained on the real images, whose weights after every epoch are what trajectories are matched to.
 
 As in MTT (Cazenavette et al., CVPR 2022): plain SGD at 0.01, batches of 256, DSA. They are trained one after another,
-each in chunks of images that stay near the cache: on two cores that is faster than several at once (the measurement is
-in benchmarks/trajectory_speed.py). An epoch leaves out what does not fill a batch, other images every time. FTD's and
-DATM's experts come from GSAM, which is not here.
+each in chunks of images that stay near the cache. An epoch leaves out what does not fill a batch, other images every
+time. FTD's and DATM's experts come from GSAM, which is not here.
 """
 
 import os
