@@ -1,11 +1,12 @@
 """Boards and what a process may use on them: one TOML file a board, under `targets/`.
 
 Every figure states where it comes from: measured by us, published by others, or estimated. One rule gives
-`effective_gflops` of all shipped boards: 35 % (what training reaches of a matrix product on x86-64, see
-benchmarks/results/device_step.json) of the float32 matrix product. That is taken as twice Linpack's float64 where it
-is published, else as 40 % of the float32 peak on out-of-order cores, 30 % on in-order ones and 17 % on RISC-V: what
-Linpack reaches of its peak on the Raspberry Pi 4 and 5, the UNO Q and the JH7110. The peak counts 16 FLOP a cycle and
-core on A76 and A78, 8 on A53 and A72, 4 on A8 and A35, 2 on A7 and wherever there are no vectors.
+`effective_gflops` of all shipped boards: 35 % of the float32 matrix product, the lower of what training at width 64
+reached on two x86-64 machines (61 % on the other, benchmarks/results/device_step.json). The product is taken as twice
+Linpack's float64 where that is published, else as 40 % of the float32 peak on out-of-order cores, 30 % on in-order ones
+and 17 % on RISC-V: what Linpack reaches of its peak on the Raspberry Pi 4 and 5, the UNO Q and the JH7110. The peak
+counts 16 FLOP a cycle and core on A76 and A78, 8 on A53 and A72, 4 on A8 and A35, 2 on A7 and wherever there are no
+vectors.
 
 A file of the same form under `~/.config/edgedd/targets/` (or `$XDG_CONFIG_HOME`) is a board of the user's own, or takes
 the place of the shipped board of its name, for figures measured on it.
