@@ -80,6 +80,7 @@ def test_every_part_equals_torch_and_the_rest_stays(name: str, mode: str) -> Non
 def test_fifty_steps_of_every_network_optimizer_and_part(name: str, optimizer: str, mode: str) -> None:
     rate = {"sgd": 1e-3, "nesterov": 1e-3, "adamw": 3e-4}[optimizer] * (0.1 if name == "mobilenet-tiny" else 1)
     p = problem(name, Recipe(rate, optimizer=optimizer, steps=60, schedule="linear"))
+    p.in_double()
     batches = [p.batch(4, 3) for _ in range(50)]
     (got, losses), (wanted, torch_losses) = p.run_graph(batches, mode), p.run_torch(batches, mode)
     assert distance(got, wanted) < 1e-4
