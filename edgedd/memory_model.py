@@ -26,6 +26,7 @@ SLACK_BYTES, WORKER_BYTES = 6_700_000, 1_500_000
 HOLES = 6.97
 ROUNDED = 1.06
 CACHE_BYTES, LEAST_AT_ONCE = 1_700_000, 3
+GHOST_BATCH = 32  # images of a micro-batch at most under batch normalisation: ghost batches, Hoffer et al. 2017
 Shape = Sequence[int]
 
 
@@ -122,8 +123,13 @@ def workers(batch: int, micro_batch: int, threads: int) -> int:
     return max(1, -(-batch // part_size(batch, micro_batch, threads)))
 
 
-def suited_micro_batch(batch: int, threads: int, activation_bytes: int) -> int:
-    """Images computed at once by default: what CACHE_BYTES hold, each worker's part of the batch shared evenly."""
+def suited_micro_batch(batch: int, threads: int, activation_bytes: int, *, batch_statistics: bool = False) -> int:
+    """Images computed at once by default: what CACHE_BYTES hold, each worker's part of the batch shared evenly.
+
+    With batch statistics, which should not depend on the threads, the batch itself in shares of GHOST_BATCH at most.
+    """
+    if batch_statistics:
+        return even_share(batch, GHOST_BATCH)
     return even_share(-(-batch // threads), max(LEAST_AT_ONCE, CACHE_BYTES // max(activation_bytes, 1)))
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from edgedd import memory_model
 from edgedd.errors import BudgetError
-from edgedd.memory_model import Breakdown, Shape, even_share, suited_micro_batch
+from edgedd.memory_model import Breakdown, Shape, suited_micro_batch
 from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
 from edgedd.target import Target
-from edgedd.training_cost import GHOST_BATCH, Pace, Work, step_seconds
+from edgedd.training_cost import Pace, Work, step_seconds
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ def _ways(
         if micro_batch:
             yield used, min(micro_batch, batch)
             continue
-        images = even_share(batch, GHOST_BATCH)
-        if not facts.batch_statistics:
-            images = suited_micro_batch(batch, used, facts.activation_bytes)
+        images = suited_micro_batch(batch, used, facts.activation_bytes, batch_statistics=facts.batch_statistics)
         while images > 1:
             yield used, images
             images = -(-images // 2)

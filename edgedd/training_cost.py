@@ -16,7 +16,6 @@ from typing import Any
 
 from edgedd.memory_model import part_size, workers
 
-GHOST_BATCH = 32  # images of a micro-batch at most under batch normalisation: ghost batches, Hoffer et al. 2017
 STEP_NODES = 800  # what a step costs besides its micro-batches, in calls: Python, binding, folding, the optimizer
 STEP_PASSES = 18  # times that a step reads or writes each parameter besides
 

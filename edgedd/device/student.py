@@ -20,7 +20,6 @@ from edgedd.memory_model import even_share, suited_micro_batch
 from edgedd.parameters import initial_parameters
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.training_cost import GHOST_BATCH
 from edgedd.weights import load_weights, save_weights
 
 PREDICT_BATCH = 64
@@ -102,9 +101,10 @@ class Student:
             return min(runtime.micro_batch, max(batch, 1))
         if self.bundle.micro_batch is not None and not runtime.low_memory:
             return even_share(-(-batch // self._sessions.threads), self.bundle.micro_batch)
-        if facts.batch_statistics:
-            return even_share(batch, GHOST_BATCH)
-        return 1 if runtime.low_memory else suited_micro_batch(batch, self._sessions.threads, facts.activation_bytes)
+        if runtime.low_memory and not facts.batch_statistics:
+            return 1
+        threads, statistics = self._sessions.threads, facts.batch_statistics
+        return suited_micro_batch(batch, threads, facts.activation_bytes, batch_statistics=statistics)
 
     def fit(
         self,

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from edgedd.distillation.compute import Compute
-from edgedd.distillation.matching import Observed, Passes, RealBatch, Strategy
+from edgedd.distillation.matching import Observed, Passes, RealBatch
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.siamese import Strategy
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.students import default_student, student
 

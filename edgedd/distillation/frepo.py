@@ -103,7 +103,7 @@ class Pool:
         self.optimizers: list[torch.optim.Adam] = [None] * method.pool  # type: ignore[list-item]
         self.ages = [0] * method.pool
         self._features = compute.compile(networks.features)
-        self._train_loss = compute.compile(_train_loss)
+        self._train_loss = compute.compile(networks.training_loss)
 
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Features (b, d) of a network taken as constant."""
@@ -133,7 +133,7 @@ class Pool:
         with self.compute.autocast():
             loss = self._train_loss(self.network, self.networks[slot], batch, labels[rows])
         self.optimizers[slot].zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizers[slot].step()
         self.ages[slot] += 1
 
@@ -152,7 +152,3 @@ class Pool:
             self.optimizers[slot] = torch.optim.Adam(self.networks[slot], lr=self.method.student_lr)
             self.optimizers[slot].load_state_dict(state["optimizers"][slot])
         self.ages = list(state["ages"])
-
-
-def _train_loss(network: Any, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> Any:
-    return networks.soft_cross_entropy(networks.logits(network, parameters, images), labels)

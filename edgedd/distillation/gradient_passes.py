@@ -41,7 +41,7 @@ class GradientPasses:
     def __init__(self, network: Network, compute: Compute) -> None:
         self.network, self.compute = network, compute
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
-        self._loss = compute.compile(_loss)
+        self._loss = compute.compile(networks.training_loss)
         self._along = compute.compile(_along)
 
     def gradient(self, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> Gradient:
@@ -93,19 +93,13 @@ class GradientPasses:
         return zip(torch.tensor_split(images, count), torch.tensor_split(labels, count), strict=True)
 
 
-def _loss(
-    network: Network, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
-    return networks.soft_cross_entropy(networks.logits(network, parameters, images), labels)
-
-
 def _along(
     network: Network, parameters: Gradient, along: Gradient, images: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
     """Derivative of the loss at `parameters` along a direction."""
 
     def loss(*moved: torch.Tensor) -> torch.Tensor:
-        return _loss(network, moved, images, labels)
+        return networks.training_loss(network, moved, images, labels)
 
     derivative: torch.Tensor = torch.func.jvp(loss, tuple(parameters), tuple(along))[1]
     return derivative

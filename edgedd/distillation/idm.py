@@ -14,9 +14,10 @@ import torch.nn.functional as F
 
 from edgedd.distillation import networks
 from edgedd.distillation.compute import Compute
-from edgedd.distillation.matching import Observed, Passes, RealBatch, Strategy
+from edgedd.distillation.matching import Observed, Passes, RealBatch
 from edgedd.distillation.network_queue import Queue, Training
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.siamese import Strategy
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.students import default_student, student
 

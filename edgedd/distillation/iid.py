@@ -12,8 +12,9 @@ import torch
 
 from edgedd.distillation import dm, idm
 from edgedd.distillation.compute import Compute
-from edgedd.distillation.matching import Observed, RealBatch, Strategy, by_class, class_covariances
+from edgedd.distillation.matching import Observed, RealBatch, by_class, class_covariances
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.siamese import Strategy
 from edgedd.distillation.stopped_networks import StoppedNetworks
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.students import default_student, student

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,10 +9,10 @@ import torch
 from edgedd.distillation import networks, siamese
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.siamese import Strategy
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.students import Network
 
-Strategy = Literal["natural", "digits", "none"]
 CPU_CHUNK = 16  # images whose activations stay in the cache
 GPU_CHUNK = 4096
 

@@ -60,6 +60,11 @@ def soft_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     return -(labels * F.log_softmax(outputs, dim=1)).sum(1).mean()
 
 
+def training_loss(network: Network, parameters: Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean soft cross-entropy of a network on images (b, C, H, W) with soft labels (b, K)."""
+    return soft_cross_entropy(logits(network, parameters, images), labels)
+
+
 def _output(
     layer: Layer,
     inputs: list[torch.Tensor],

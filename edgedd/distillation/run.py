@@ -198,7 +198,7 @@ class Distillation:
         """Images that pass a network in an iteration: what the method says, or FRePo's."""
         ipc, num_classes = self.storage.ipc, len(self.classes)
         if hasattr(self.method, "image_passes"):
-            stored = max(1, ipc // getattr(self.storage.parameterization, "per_stored", 1))
+            stored = max(1, ipc // self.storage.parameterization.per_stored)
             return int(self.method.image_passes(stored, num_classes))
         return per_image * ipc * num_classes + 900
 

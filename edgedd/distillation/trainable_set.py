@@ -60,8 +60,7 @@ class TrainableSet:
     @property
     def stored_per_class(self) -> int:
         """Stored images a class, the papers' IPC: a formation of f x f stores f^2 images as one."""
-        per_stored = getattr(self.parameterization, "per_stored", 1)
-        return max(1, self.count // (self.label_logits.shape[1] * per_stored))
+        return max(1, self.count // (self.label_logits.shape[1] * self.parameterization.per_stored))
 
     @property
     def classes(self) -> np.ndarray:

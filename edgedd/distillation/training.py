@@ -1,7 +1,6 @@
 """Train a student with torch by a recipe: teachers on real images, and students on a synthetic set for validation."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ class Trainer:
     def __init__(self, network: Network, compute: Compute) -> None:
         self.network = network
         self.compute = compute
-        self._loss = compute.compile(_loss)
+        self._loss = compute.compile(networks.training_loss)
         self._logits = compute.compile(networks.logits)
 
     def fit(
@@ -87,7 +86,3 @@ class Shuffled:
         rows, self.order = torch.from_numpy(self.order[:count].copy()), self.order[count:]
         rows = rows.to(self.images.device)
         return self.images[rows], self.labels[rows]
-
-
-def _loss(network: Any, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return networks.soft_cross_entropy(networks.logits(network, parameters, images), labels)
