@@ -65,38 +65,18 @@ def distill(
 ) -> None:
     """Condense labelled images into a synthetic set of a stated number of bytes."""
     from edgedd.cli_output import print_inspection, spoken_command
+    from edgedd.distillation.options import Options
     from edgedd.distillation.ranks import speaks
     from edgedd.distillation.run import distill as run
     from edgedd.progress import ProgressReport
 
-    options = {key: value for key, value in locals().items() if key in _OPTIONS and value is not None}
+    given = locals()
+    options = {name: given[name] for name in Options.names() if given.get(name) is not None}
     options |= {"bytes": bytes_, "settings": _pairs(settings), "command": spoken_command(sys.argv)}
     with ProgressReport() as progress:
         run(data, on_step=lambda step: progress.report(*step), **options)
     if speaks():
         print_inspection(output, as_json)
-
-
-_OPTIONS = (
-    "method",
-    "target",
-    "ipc",
-    "parameterization",
-    "rank",
-    "subspaces",
-    "formation",
-    "half",
-    "bits",
-    "labels",
-    "iterations",
-    "minutes",
-    "experts",
-    "width",
-    "seed",
-    "device",
-    "output",
-    "resume",
-)
 
 
 def _pairs(settings: list[str] | None) -> dict[str, str]:

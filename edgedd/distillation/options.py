@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -55,6 +55,11 @@ class Options:
     output: str | os.PathLike[str] | None = None
     resume: bool = False
     command: str = ""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The options there are."""
+        return [field.name for field in fields(cls)]
 
     def __post_init__(self) -> None:
         if self.labels not in LABELS:

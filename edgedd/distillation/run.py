@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,9 @@ def distill(
     Raises:
         SettingError, BudgetError, DataError: one line each.
     """
-    known = [f.name for f in fields(Options)]
     for name in options:
-        if name not in known:
-            raise SettingError(f"distill has no option {name!r}, wanted one of {', '.join(known)}")
+        if name not in Options.names():
+            raise SettingError(f"distill has no option {name!r}, wanted one of {', '.join(Options.names())}")
     chosen = Options(**options)
     if chosen.output is not None:
         refuse_unwritable(chosen.output)
