@@ -6,28 +6,31 @@ CARD.md            what people should know      target.toml            the board
 weights.safetensors   where training starts (only when the network came with weights or was trained)
 predict.int8.onnx     images -> logits with those weights, quantised (only with them)
 manifest.sig          Ed25519 signature of manifest.json (only when it was signed), see edgedd.signature
+<student>.train_step.onnx, <student>.predict.onnx   of each further student; those above are of the first
 """
 
 import hashlib
-import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedd.errors import BundleError, EdgeddError
+from edgedd.errors import BundleError, EdgeddError, SettingError
 
 if TYPE_CHECKING:
     from edgedd.target import Target
 
-VERSION = 2
+VERSION = 3  # of a bundle with several students; with one it is 2, which older readers take
 ARCHIVE = ".edgedd.zip"
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 SET, TRAIN_STEP, PREDICT = "set.safetensors", "train_step.onnx", "predict.onnx"
 WEIGHTS, PREDICT_INT8 = "weights.safetensors", "predict.int8.onnx"
 CARD, TARGET = "CARD.md", "target.toml"
 NEEDED = (SET, TRAIN_STEP, PREDICT)
+OF_EACH_STUDENT = (TRAIN_STEP, PREDICT)
+MOST_STUDENTS = 16
 MAX_MANIFEST, SIGNATURE_BYTES = 2**20, 64
 MOST_BYTES = {  # of each file beside the manifest
     SET: 2**28,
@@ -38,9 +41,7 @@ MOST_BYTES = {  # of each file beside the manifest
     CARD: 2**16,
     TARGET: 2**16,
 }
-MOST_COMMAS = 2**14  # bounds what JSON's objects take, which is up to twenty times the text
-_KEYS_1 = {"version", "edgedd", "student", "image_shape", "classes", "mode", "target", "threads", "files"}
-_KEYS_2 = {"micro_batch", "licence"}  # bundles of version 1 lack them
+STUDENT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Bundle:
     Attributes:
         path: its folder; of an archive, the temporary one that it was unpacked to, which goes with this object.
         edgedd: version of edgedd that wrote it.
-        student: name of the network, such as convnet3-w64.
+        student: name of the network, such as convnet3-w64: the first of the bundle's, or the one that was asked for.
         image_shape: (C, H, W).
         classes: K names.
         mode: what the training graph trains: full, head, bias or last-<k>.
@@ -59,6 +60,7 @@ class Bundle:
         micro_batch: images computed at once by that plan; None for what suits the cache.
         licence: under which it may be used, as its maker said; None when nothing was said.
         files: name -> {"bytes": size, "sha256": hexadecimal} of the files beside the manifest.
+        students: names of all its networks, the first one first.
     """
 
     path: Path
@@ -72,50 +74,78 @@ class Bundle:
     micro_batch: int | None
     licence: str | None
     files: Mapping[str, Mapping[str, Any]]
+    students: tuple[str, ...]
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, require_signature: str | os.PathLike[str] | None = None) -> "Bundle":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        require_signature: str | os.PathLike[str] | None = None,
+        student: str | None = None,
+    ) -> "Bundle":
         """Check the manifest, and the size and sha256 of each file, of a folder or an .edgedd.zip.
 
         A link, such as `current` of an installation, is followed once: what it is replaced by later does not mix in.
-        `require_signature` is a file with an Ed25519 public key (PEM), by which the manifest must be signed.
+        `require_signature` is a file with an Ed25519 public key (PEM), by which the manifest must be signed. `student`
+        chooses among several: `file` and `holds` are then about it.
 
         Raises:
             BundleError: what is at fault, by name; or the signature is missing or another's.
-            SettingError: the key cannot be read.
+            SettingError: the key cannot be read, or the bundle has no such student.
             MissingExtra: a signature is required and the extra [sign] is not installed.
         """
         folder = Path(os.path.realpath(path) if os.path.islink(path) else path)
         if folder.is_file():
             from edgedd.bundle_archive import load_archive
 
-            return load_archive(folder, require_signature)
-        return cls.of_folder(folder, folder, require_signature)
+            return load_archive(folder, require_signature, student)
+        return cls.of_folder(folder, folder, require_signature, student)
 
     @classmethod
-    def of_folder(cls, folder: Path, shown: Path, require_signature: str | os.PathLike[str] | None = None) -> "Bundle":
+    def of_folder(
+        cls,
+        folder: Path,
+        shown: Path,
+        require_signature: str | os.PathLike[str] | None = None,
+        student: str | None = None,
+    ) -> "Bundle":
         """`load` of a folder that errors call `shown`."""
+        from edgedd.bundle_manifest import manifest_fields, read_manifest
+
         content = read_manifest(folder / MANIFEST, shown / MANIFEST)
         if require_signature is not None:
             from edgedd.signature import check
 
             check(content, folder / SIGNATURE, shown / SIGNATURE, require_signature)
-        bundle = cls(path=folder, **manifest_fields(content, shown / MANIFEST))
+        fields = manifest_fields(content, shown / MANIFEST)
+        more = fields.pop("more_students")
+        fields["students"] = (fields["student"], *more)
+        if student is not None and student not in fields["students"]:
+            names = ", ".join(fields["students"])
+            raise SettingError(f"{shown} has no student {student!r}, wanted one of its own: {names}")
+        bundle = cls(path=folder, **fields | more.get(student or "", {}))
         for name, wanted in bundle.files.items():
             _check_file(folder / name, shown / name, wanted)
         return bundle
 
     def file(self, name: str) -> Path:
         """Path of one of the bundle's files, such as SET or PREDICT. Raises BundleError when it has no such file."""
-        if name not in self.files:
+        stored = self._stored(name)
+        if stored not in self.files:
             raise BundleError(
-                f"{self.path} has no {name}, wanted one of {', '.join(self.files)}: export it again with it"
+                f"{self.path} has no {stored}, wanted one of {', '.join(self.files)}: export it again with it"
             )
-        return self.path / name
+        return self.path / stored
 
     def holds(self, name: str) -> bool:
         """Whether the bundle has the file WEIGHTS, PREDICT_INT8, CARD or TARGET, which not every bundle has."""
-        return name in self.files
+        return self._stored(name) in self.files
+
+    def _stored(self, name: str) -> str:
+        """What a file of the student is called in the folder."""
+        first = self.student == self.students[0] or name in (SET, CARD, TARGET)
+        return name if first else file_of(self.student, name)
 
     @property
     def signed(self) -> bool:
@@ -144,65 +174,17 @@ class Bundle:
             raise BundleError(f"{error}: export the bundle again") from error
 
 
-def read_manifest(path: Path, shown: Path) -> bytes:
-    """Bytes of the manifest at `path`, which errors call `shown`. Raises BundleError."""
-    if not path.is_file():
-        raise BundleError(f"{shown} is missing or no file, wanted a bundle made by edgedd export")
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_MANIFEST + 1)
-    except OSError as error:
-        raise BundleError(f"{shown} cannot be read ({error.strerror}), wanted a bundle of edgedd export") from error
-    if len(content) > MAX_MANIFEST:
-        raise BundleError(f"{shown} has more than {MAX_MANIFEST} bytes, wanted a bundle's manifest: export again")
-    return content
+def file_of(student: str, name: str) -> str:
+    """What the file `name`, such as TRAIN_STEP, of a further student is called."""
+    return f"{student}.{name}"
 
 
-def manifest_fields(content: bytes, path: Path) -> dict[str, Any]:
-    """The fields of a Bundle but its path, checked; `path` is for errors. Raises BundleError."""
-    if content.count(b",") > MOST_COMMAS:
-        raise BundleError(f"{path} has more than {MOST_COMMAS} values, wanted a bundle's manifest: export again")
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON; it is truncated or altered, copy the bundle again") from error
-    version = values.get("version") if isinstance(values, dict) else None
-    if type(version) is not int or version < 1:
-        raise BundleError(f"{path} has version={version!r}, wanted 1 to {VERSION}: copy the bundle again")
-    if version > VERSION:
-        raise BundleError(f"{path} has version {version}, this edgedd reads up to {VERSION}: upgrade edgedd")
-    odd = set(values) ^ (_KEYS_1 if version == 1 else _KEYS_1 | _KEYS_2)
-    if odd:
-        names = ", ".join(sorted(odd))
-        raise BundleError(f"{path} has unknown or missing keys ({names}): copy the bundle again or export it anew")
-    return _checked(path, dict.fromkeys(_KEYS_2) | values)
-
-
-def _checked(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    shape, classes, files = (values[key] for key in ("image_shape", "classes", "files"))
-    wrong = [key for key in ("edgedd", "student", "mode") if not isinstance(values[key], str)]
-    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and side > 0 for side in shape):
-        wrong.append("image_shape")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        wrong.append("classes")
-    wrong += [key for key in ("target", "licence") if not isinstance(values[key], str | None)]
-    for name, most in (("threads", 1024), ("micro_batch", 65_536)):
-        number = values[name]
-        if number is not None and (type(number) is not int or not 1 <= number <= most):
-            wrong.append(name)
-    if not isinstance(files, dict) or not set(NEEDED) <= set(files) or not all(map(_is_entry, files, files.values())):
-        wrong.append("files")
-    if wrong:
-        raise BundleError(f"{path} has an impossible value of {', '.join(wrong)}: copy the bundle again")
-    kept = ("edgedd", "student", "mode", "target", "threads", "micro_batch", "licence", "files")
-    return {key: values[key] for key in kept} | {"image_shape": tuple(shape), "classes": tuple(classes)}
-
-
-def _is_entry(name: str, entry: Any) -> bool:
-    if name not in MOST_BYTES or not isinstance(entry, dict) or set(entry) != {"bytes", "sha256"}:
-        return False
-    size, digest = entry["bytes"], entry["sha256"]
-    return type(size) is int and 0 <= size <= MOST_BYTES[name] and isinstance(digest, str)
+def most_bytes(name: str) -> int | None:
+    """How many bytes a bundle's file of this name has at most; None when no bundle has such a file."""
+    student, _, file = name.partition(".")
+    if file in OF_EACH_STUDENT and STUDENT_NAME.fullmatch(student):
+        return MOST_BYTES[file]
+    return MOST_BYTES.get(name)
 
 
 def _check_file(path: Path, shown: Path, wanted: Mapping[str, Any]) -> None:

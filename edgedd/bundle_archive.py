@@ -13,10 +13,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from edgedd.bundle import MANIFEST, MAX_MANIFEST, MOST_BYTES, SIGNATURE, SIGNATURE_BYTES, Bundle
+from edgedd.bundle import (
+    MANIFEST,
+    MAX_MANIFEST,
+    MOST_BYTES,
+    MOST_STUDENTS,
+    OF_EACH_STUDENT,
+    SIGNATURE,
+    SIGNATURE_BYTES,
+    Bundle,
+    most_bytes,
+)
 from edgedd.errors import BundleError, SettingError
 
-MOST = {MANIFEST: MAX_MANIFEST, SIGNATURE: SIGNATURE_BYTES, **MOST_BYTES}
+BESIDE = {MANIFEST: MAX_MANIFEST, SIGNATURE: SIGNATURE_BYTES}
+MOST_ENTRIES = len(BESIDE) + len(MOST_BYTES) + (MOST_STUDENTS - 1) * len(OF_EACH_STUDENT)
 MOST_RATIO = 100  # unpacked bytes for a byte of the archive
 MAX_NAME = 64
 MOST_LISTED = 4096  # bytes of the list of entries, which zipfile reads whole
@@ -36,7 +47,9 @@ def archive_bytes(contents: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def load_archive(path: Path, require_signature: str | os.PathLike[str] | None = None) -> Bundle:
+def load_archive(
+    path: Path, require_signature: str | os.PathLike[str] | None = None, student: str | None = None
+) -> Bundle:
     """`Bundle.load` of an archive: unpacked to a temporary folder, which goes when the Bundle does.
 
     Raises BundleError, SettingError and MissingExtra as `Bundle.load` does.
@@ -47,7 +60,7 @@ def load_archive(path: Path, require_signature: str | os.PathLike[str] | None = 
         raise _cannot_unpack(path, Path(tempfile.gettempdir()), error) from error
     try:
         unpack(path, folder)
-        bundle = Bundle.of_folder(folder, path, require_signature)
+        bundle = Bundle.of_folder(folder, path, require_signature, student)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -89,9 +102,9 @@ def _check_end(path: Path, file: BinaryIO, size: int) -> None:
     whole = (disk, first_disk, comment, here) == (0, 0, 0, count) and offset + listed + _END.size == size
     if not whole or tail.startswith(b"PK\x06\x07"):
         raise BundleError(f"{path} is not a plain zip from first to last byte: copy the bundle again")
-    if count > len(MOST) or listed > MOST_LISTED:
+    if count > MOST_ENTRIES or listed > MOST_LISTED:
         raise BundleError(
-            f"{path} lists {count} entries in {listed} bytes, wanted {len(MOST)} in {MOST_LISTED} at most"
+            f"{path} lists {count} entries in {listed} bytes, wanted {MOST_ENTRIES} in {MOST_LISTED} at most"
         )
 
 
@@ -111,15 +124,15 @@ def _reason_against(entry: zipfile.ZipInfo) -> str:
     """Why no bundle has such an entry; empty when one may."""
     name, kind = entry.orig_filename, stat.S_IFMT(entry.external_attr >> 16)
     parts = name.replace("\\", "/").split("/")
-    most = MOST.get(name, 0)
+    most = BESIDE.get(name) or most_bytes(name)
     reasons = (
         (len(name) > MAX_NAME, f"called by {len(name)} characters"),
         (parts[0] == "" or ".." in parts or ":" in parts[0], "outside the folder"),
         (kind not in (0, stat.S_IFREG), "a link or another special file"),
-        (name not in MOST or entry.filename != name, "none of a bundle's files"),
+        (most is None or entry.filename != name, "none of a bundle's files"),
         (entry.flag_bits & 1, "encrypted"),
         (entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED), "compressed in an unknown way"),
-        (entry.file_size > most, f"of {entry.file_size} bytes and may have {most}"),
+        (entry.file_size > (most or 0), f"of {entry.file_size} bytes and may have {most}"),
     )
     return next((reason for wrong, reason in reasons if wrong), "")
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgedd.atomic import refuse_unwritable, sync_folder, write_bytes
-from edgedd.bundle import ARCHIVE, MANIFEST, MOST_BYTES, SIGNATURE, VERSION, Bundle
+from edgedd.bundle import ARCHIVE, MANIFEST, SIGNATURE, VERSION, Bundle, most_bytes
 from edgedd.bundle_archive import archive_bytes
 from edgedd.errors import SettingError
-
-CONTENTS = {MANIFEST, SIGNATURE, *MOST_BYTES}
 
 
 def write_bundle(
@@ -27,7 +25,8 @@ def write_bundle(
 
     A name that ends in .edgedd.zip makes one file, any other a folder. `contents` holds the bytes of all NEEDED files
     and perhaps of others of MOST_BYTES, `facts` the fields edgedd, student, image_shape, classes, mode, target and
-    threads, and perhaps micro_batch and licence. `sign` is a file with the Ed25519 key (PEM) that signs the manifest.
+    threads, and perhaps micro_batch, licence and more_students: the name of each further student -> its threads and
+    micro_batch, with its files in `contents`. `sign` is a file with the Ed25519 key (PEM) that signs the manifest.
 
     Raises:
         SettingError: something else than a bundle is at `path`, it cannot be written, or the key cannot be used.
@@ -36,7 +35,8 @@ def write_bundle(
     path = Path(path)
     refuse_other(path)
     files = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in contents.items()}
-    values = {"version": VERSION, "micro_batch": None, "licence": None, **facts, "files": files}
+    version = VERSION if "more_students" in facts else VERSION - 1
+    values = {"version": version, "micro_batch": None, "licence": None, **facts, "files": files}
     manifest = json.dumps(values, indent=1, ensure_ascii=False).encode()
     written = {**contents, MANIFEST: manifest}
     if sign is not None:
@@ -58,7 +58,8 @@ def refuse_other(path: Path) -> None:
     if not os.path.lexists(path):
         return
     names = set(os.listdir(path)) if path.is_dir() and not path.is_symlink() else None
-    if names is None or (names and (MANIFEST not in names or names - CONTENTS)):
+    strange = {name for name in names or () if most_bytes(name) is None} - {MANIFEST, SIGNATURE}
+    if names is None or (names and MANIFEST not in names) or strange:
         raise SettingError(f"{path} exists and is not an edgedd bundle: choose another name or remove it first")
 
 

@@ -28,7 +28,7 @@ def card(
 
     Args:
         synthetic: the set, whose provenance and recipe are told.
-        facts: of the manifest: student, mode, target, licence and edgedd are told.
+        facts: of the manifest: student, more_students, mode, target, licence and edgedd are told.
         sizes: bytes of the other files by name.
         accuracies: rows of `edgedd.evaluate`, which are shown as they are: nobody checks them here.
     """
@@ -38,11 +38,13 @@ def card(
     images = f"{synthetic.count} of {shape}, {synthetic.ipc} per class"
     recipe = synthetic.recipe.as_dict()
     augmentation = ", ".join(f"{key} {value}" for key, value in recipe.pop("augmentation").items()) or "none"
+    network = [(key, facts[key] or "none") for key in ("student", "mode", "target")]
+    network += [("other students", ", ".join(facts["more_students"]))] if "more_students" in facts else []
     sections = [
         f"# {_text(facts['student'])} and a synthetic set of {len(synthetic.classes)} classes",
         "Made by `edgedd export` to train on a device: `edgedd train BUNDLE -o weights.safetensors`.",
         f"**Licence:** {_text(facts['licence'] or NO_LICENCE)}",
-        _table("The network", ("", ""), [(key, facts[key] or "none") for key in ("student", "mode", "target")]),
+        _table("The network", ("", ""), network),
         _table(
             "The synthetic set", ("", ""), [("images", images), ("stored as", stored), ("classes", _names(synthetic))]
         ),

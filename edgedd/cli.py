@@ -138,7 +138,7 @@ def evaluate(
 def export(
     path: SetFile,
     output: Annotated[Path, typer.Option("-o", "--output", help="the bundle to write: folder, or NAME.edgedd.zip")],
-    student: Annotated[str | None, typer.Option(help="convnet<depth>-w<width>, resnet8, mobilenet-tiny, mlp")] = None,
+    student: Annotated[str | None, typer.Option(help=f"one, or several with commas: {STUDENTS}")] = None,
     model: Annotated[Path | None, typer.Option(help="your own network (.onnx with its weights), instead")] = None,
     target: Annotated[str | None, typer.Option(help="a board: see `edgedd targets`")] = None,
     mode: Annotated[str, typer.Option(help="what is trained: full, head, bias or last-<k>")] = "full",
@@ -173,6 +173,7 @@ def train(
     threads: Annotated[int | None, typer.Option(help="processor threads", min=1)] = None,
     micro_batch: Annotated[int | None, typer.Option(help="images computed at once", min=1)] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="less memory, slower")] = False,
+    student: cli_bundle.StudentName = None,
     require_signature: cli_bundle.PublicKey = None,
     as_json: Json = False,
 ) -> None:
@@ -183,7 +184,7 @@ def train(
 
     with ProgressReport() as progress:
         how: dict[str, Any] = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
-        how["require_signature"] = require_signature
+        how |= {"require_signature": require_signature, "student": student}
         row = train_bundle(bundle, output, seed=seed, data=data, on_step=progress.report, **how)
     print_training(row, as_json)
 
@@ -194,13 +195,14 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, or .npy of uint8 images")],
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="by the bundle's quantised graph and weights")] = False,
+    student: cli_bundle.StudentName = None,
     as_json: Json = False,
 ) -> None:
     """Classify pictures with trained weights, or with those that the bundle brings."""
     from edgedd.cli_output import print_predictions
     from edgedd.prediction import predict_files
 
-    print_predictions(predict_files(bundle, images, weights, int8=int8), as_json)
+    print_predictions(predict_files(bundle, images, weights, int8=int8, student=student), as_json)
 
 
 @app.command()

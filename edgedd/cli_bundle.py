@@ -14,6 +14,7 @@ PublicKey = Annotated[
     Path | None,
     typer.Option("--require-signature", metavar="KEY.pem", help="Ed25519 public key of who must have signed"),
 ]
+StudentName = Annotated[str | None, typer.Option("--student", help="one of the bundle's, instead of its first")]
 
 
 def archive_name(output: Path) -> Path:

@@ -108,12 +108,18 @@ def print_bundle(bundle: Any, accuracies: Mapping[str, float] | None, folder: Pa
     files = {path.name: path.stat().st_size for path in sorted(bundle.path.iterdir())}
     if as_json:
         compared = {"accuracies": dict(accuracies)} if accuracies else {}
-        facts = {"bundle": str(folder), "student": bundle.student, "mode": bundle.mode, "files": files}
+        facts = {
+            "bundle": str(folder),
+            "student": bundle.student,
+            "students": list(bundle.students),
+            "mode": bundle.mode,
+            "files": files,
+        }
         facts |= {"archive_bytes": folder.stat().st_size} if folder.is_file() else {}
         print_json(facts | compared)
         return
     rows = [(name, f"{size:,}") for name, size in files.items()]
-    print_table(f"{folder}: student {bundle.student}, trains {bundle.mode}", ("file", "bytes"), rows)
+    print_table(f"{folder}: student {', '.join(bundle.students)}, trains {bundle.mode}", ("file", "bytes"), rows)
     if folder.is_file():
         print(f"{folder.stat().st_size:,} bytes in one file")
     for form, accuracy in (accuracies or {}).items():

@@ -102,7 +102,7 @@ def evaluate_path(
 ) -> list[dict[str, Any]]:
     """`evaluate` of a set's file; or, of a bundle, one row for the trained `weights` on the test images.
 
-    Each of `students` may be several names with commas between them.
+    Each of `students` may be several names with commas between them; of a bundle it is one of its own.
     """
     if not (path.is_dir() or path.name.endswith(ARCHIVE)):
         if weights is not None:
@@ -114,13 +114,13 @@ def evaluate_path(
                 on_step("evaluate", done, parts, None)
 
         return evaluate(SyntheticSet.load(path), data, names, on_part=on_part, **trainings)
-    if students:
-        raise SettingError(f"--students is for a set, and {path} is a bundle with its own student: leave it out")
+    if students and len(students) > 1:
+        raise SettingError(f"{path} is a bundle, of which one student has these weights: name one with --students")
     from edgedd.device import Student
 
     if trainings.get("recipe", "set") != "set" or trainings.get("epochs") is not None:
         raise SettingError(f"--recipe and --epochs are for a set, and {path} is a bundle: leave them out")
-    bundled = Student.load(path)
+    bundled = Student.load(path, student=students[0] if students else None)
     if weights is not None:
         bundled.load_weights(weights)
     elif not bundled.bundle.holds(WEIGHTS):
@@ -164,7 +164,7 @@ def train_bundle(
 ) -> dict[str, Any]:
     """Train a bundle's student by its recipe, save the weights, and test it where `data` is given.
 
-    `runtime` is how `Student.load` opens and runs it: threads, micro_batch, low_memory, require_signature.
+    `runtime` is how `Student.load` opens and runs it: student, threads, micro_batch, low_memory, require_signature.
     """
     from edgedd.device import Student
 

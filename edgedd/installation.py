@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgedd.atomic import sync_folder
-from edgedd.bundle import MANIFEST, SIGNATURE, SIGNATURE_BYTES, Bundle, manifest_fields, read_manifest
+from edgedd.bundle import MANIFEST, SIGNATURE, SIGNATURE_BYTES, Bundle
+from edgedd.bundle_manifest import manifest_fields, read_manifest
 from edgedd.errors import BundleError, EdgeddError, SettingError
 from edgedd.verification import verify
 

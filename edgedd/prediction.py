@@ -14,12 +14,17 @@ MAX_PIXELS = 50_000_000
 
 
 def predict_files(
-    bundle: Path, paths: Sequence[Path], weights: Path | None = None, *, int8: bool = False
+    bundle: Path,
+    paths: Sequence[Path],
+    weights: Path | None = None,
+    *,
+    int8: bool = False,
+    student: str | None = None,
 ) -> list[dict[str, Any]]:
     """One row a picture: file, class, probability, and the probability of every class.
 
     Pictures are resized to the set's image size; a `.npy` file holds uint8 (H, W), (H, W, C) or a batch of them.
-    Without `weights` the bundle's own are taken, as they are for `int8`.
+    Without `weights` the bundle's own are taken, as they are for `int8`. `student` is one of the bundle's.
 
     Raises:
         SettingError: neither weights nor a bundle that brings some, or int8 with other weights.
@@ -28,25 +33,25 @@ def predict_files(
     """
     from edgedd.device import Student
 
-    student = Student.load(bundle)
+    opened = Student.load(bundle, student=student)
     if weights is not None:
-        student.load_weights(weights)
-    elif not student.bundle.holds(WEIGHTS):
+        opened.load_weights(weights)
+    elif not opened.bundle.holds(WEIGHTS):
         raise SettingError(f"{bundle} brings no weights: give those that `edgedd train` wrote with --weights")
     rows = []
     for path in paths:
-        images = _read(path, tuple(student.bundle.image_shape))
-        scores = student.predict(images, int8=int8).astype(np.float64)
+        images = _read(path, tuple(opened.bundle.image_shape))
+        scores = opened.predict(images, int8=int8).astype(np.float64)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         for number, share in enumerate(shares):
             name = str(path) if len(shares) == 1 else f"{path}[{number}]"
             best = int(share.argmax())
-            classes = dict(zip(student.bundle.classes, (float(p) for p in share), strict=True))
+            classes = dict(zip(opened.bundle.classes, (float(p) for p in share), strict=True))
             rows.append(
                 {
                     "file": name,
-                    "class": student.bundle.classes[best],
+                    "class": opened.bundle.classes[best],
                     "probability": float(share[best]),
                     "classes": classes,
                 }

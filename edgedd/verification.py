@@ -1,12 +1,25 @@
 """Whether a bundle is whole and runs here: sums, signature, set, profile, weights, and every graph in onnxruntime."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgedd.bundle import CARD, MANIFEST, PREDICT, PREDICT_INT8, SET, SIGNATURE, TARGET, TRAIN_STEP, WEIGHTS, Bundle
+from edgedd.bundle import (
+    CARD,
+    MANIFEST,
+    PREDICT,
+    PREDICT_INT8,
+    SET,
+    SIGNATURE,
+    TARGET,
+    TRAIN_STEP,
+    WEIGHTS,
+    Bundle,
+    file_of,
+)
 from edgedd.errors import BundleError, EdgeddError
 
 
@@ -31,10 +44,9 @@ def verify(path: str | os.PathLike[str], *, require_signature: str | os.PathLike
     strange = sorted({entry.name for entry in bundle.path.iterdir()} - {MANIFEST, SIGNATURE, *bundle.files})
     if strange:
         raise BundleError(f"{Path(path) / strange[0]} is not in the manifest: remove it, or export the bundle again")
-    count = len(bundle.files)
-    checks = [
-        Check(MANIFEST, f"edgedd {bundle.edgedd}, student {bundle.student}, {count} files, sizes and SHA-256 agree")
-    ]
+    count, names = len(bundle.files), ", ".join(bundle.students)
+    students = f"student{'s' if len(bundle.students) > 1 else ''} {names}"
+    checks = [Check(MANIFEST, f"edgedd {bundle.edgedd}, {students}, {count} files, sizes and SHA-256 agree")]
     if bundle.signed:
         found = "present, not checked: name the key with --require-signature"
         checks.append(Check(SIGNATURE, found if require_signature is None else f"signed by {require_signature}"))
@@ -56,6 +68,11 @@ def _contents(bundle: Bundle) -> dict[str, str]:
     if bundle.holds(WEIGHTS):
         found[WEIGHTS] = "of this network, finite"
     found[PREDICT] = _runs(bundle, PREDICT, lambda: student.predict(image))
+    for name in bundle.students[1:]:
+        other = Student.load(bundle.path, threads=1, student=name)
+        size = sum(array.size for array in other.parameters.values())
+        found[file_of(name, TRAIN_STEP)] = f"loads, {size:,} parameters"
+        found[file_of(name, PREDICT)] = _runs(other.bundle, PREDICT, partial(other.predict, image))
     if bundle.holds(PREDICT_INT8):
         found[PREDICT_INT8] = _runs(bundle, PREDICT_INT8, lambda: student.predict(image, int8=True))
     profile = bundle.profile()

@@ -68,8 +68,9 @@ def test_an_altered_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"version": 3}, "has version 3, this edgedd reads up to 2: upgrade"),
-        ({"version": "1"}, "has version='1', wanted 1 to 2"),
+        ({"version": 4}, "has version 4, this edgedd reads up to 3: upgrade"),
+        ({"version": "1"}, "has version='1', wanted 1 to 3"),
+        ({"version": 3}, r"unknown or missing keys \(more_students\)"),
         ({"version": 1}, r"unknown or missing keys \(licence, micro_batch\)"),
         ({"licence": 3}, "impossible value of licence"),
         ({"micro_batch": 0}, "impossible value of micro_batch"),

@@ -40,6 +40,7 @@ CONTRACT = (
     "set_metadata",
     "synthetic_set",
     "bundle",
+    "bundle_manifest",
     "bundle_writing",
     "bundle_archive",
     "signature",

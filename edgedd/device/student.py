@@ -66,6 +66,7 @@ class Student:
         low_memory: bool = False,
         micro_batch: int | None = None,
         require_signature: str | os.PathLike[str] | None = None,
+        student: str | None = None,
     ) -> "Student":
         """Open a bundle, folder or .edgedd.zip, with the weights that it brings or with fresh ones drawn from `seed`.
 
@@ -75,10 +76,11 @@ class Student:
         statistics are those of a micro-batch; by default that of the plan for the bundle's target, or else what keeps
         activations in the processor's cache, or up to 32 with batch normalisation (ghost batches, Hoffer et al. 2017).
         `low_memory` goes image by image unless
-        `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. Raises BundleError or
+        `micro_batch` says otherwise, and hands each tensor's memory back to the system at once. `student` is the name
+        of one of the bundle's students, by default its first. Raises BundleError or
         FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
         """
-        bundle = Bundle.load(path, require_signature=require_signature)
+        bundle = Bundle.load(path, require_signature=require_signature, student=student)
         synthetic = SyntheticSet.load(bundle.file(SET))
         if (synthetic.parameterization.shape, synthetic.classes) != (bundle.image_shape, bundle.classes):
             raise BundleError(f"{bundle.path}: the manifest and the set differ in shape or classes: export it again")

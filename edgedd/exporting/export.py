@@ -10,7 +10,18 @@ import numpy as np
 import onnx
 
 import edgedd
-from edgedd.bundle import CARD, PREDICT, PREDICT_INT8, SET, TARGET, TRAIN_STEP, WEIGHTS, Bundle
+from edgedd.bundle import (
+    CARD,
+    MOST_STUDENTS,
+    PREDICT,
+    PREDICT_INT8,
+    SET,
+    TARGET,
+    TRAIN_STEP,
+    WEIGHTS,
+    Bundle,
+    file_of,
+)
 from edgedd.bundle_writing import refuse_other, write_bundle
 from edgedd.card import card
 from edgedd.errors import ExportError, SettingError
@@ -20,7 +31,7 @@ from edgedd.exporting.own_model import own_model
 from edgedd.exporting.training_facts import facts_of
 from edgedd.exporting.training_graph import prediction_graph, training_graph
 from edgedd.parameterization import MAX_SIDE
-from edgedd.placement import Placement, load_of, place
+from edgedd.placement import load_of, place
 from edgedd.signature import read_private_key
 from edgedd.students import default_student
 from edgedd.students import student as student_named
@@ -54,7 +65,8 @@ def export(
         synthetic: the set that travels in the bundle; its recipe's optimizer, momentum, weight decay and augmentation
             are baked into the training graph.
         out: a new folder, an empty one, or an earlier bundle; a name that ends in .edgedd.zip makes one file.
-        student: the network's name; by default the ConvNet of width 64 that suits the image size.
+        student: the network's name; by default the ConvNet of width 64 that suits the image size. Several names with
+            commas between them go into one bundle, and the first is what `Student.load` opens unless told otherwise.
         model: instead of a student, an own network with its weights: a path of an .onnx file, an onnx.ModelProto or a
             torch.nn.Module (see `own_model`).
         target: a board (see `edgedd.targets`), recorded in the manifest with the threads and micro-batch of its plan.
@@ -77,19 +89,16 @@ def export(
     if student is not None and model is not None:
         raise SettingError("both a student and a model are given, wanted one of them: leave the student out")
     _refuse_early(Path(out), licence, sign)
+    first, others = _names(student, own=weights is not None or quantize)
     board = None if target is None else training_target(target)
     shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
-    network = student_network(student, shape, classes) if model is None else own_model(model, shape, classes)
+    network = student_network(first, shape, classes) if model is None else own_model(model, shape, classes)
     start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
-    graphs = {
-        TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode),
-        PREDICT: prediction_graph(network),
-    }
-    placement = None if board is None else _placed(graphs[TRAIN_STEP], synthetic, board)
-    contents = {SET: synthetic.to_bytes()} | {
-        file: _serialize(file, model, MAX_LARGE_GRAPH_BYTES if board is None else MAX_GRAPH_BYTES)
-        for file, model in graphs.items()
-    }
+    graphs, placement = _graphs(network, synthetic, mode, board)
+    contents, more = {SET: synthetic.to_bytes(), **_serialized(graphs, board)}, {}
+    for name in others:
+        theirs, more[name] = _graphs(student_network(name, shape, classes), synthetic, mode, board)
+        contents |= {file_of(name, file): content for file, content in _serialized(theirs, board).items()}
     facts = {
         "edgedd": edgedd.__version__,
         "student": network.name,
@@ -97,10 +106,9 @@ def export(
         "classes": list(synthetic.classes),
         "mode": mode,
         "target": None if board is None else board.name,
-        "threads": None if placement is None else placement.threads,
-        "micro_batch": None if placement is None else placement.micro_batch,
+        **placement,
         "licence": licence,
-    }
+    } | ({"more_students": more} if more else {})
     if quantize and not start:
         start = _trained_here(contents, facts)
     if start:
@@ -125,10 +133,29 @@ def _refuse_early(out: Path, licence: str | None, sign: str | os.PathLike[str] |
         read_private_key(sign)
 
 
-def _placed(graph: onnx.ModelProto, synthetic: SyntheticSet, board: Target) -> Placement:
-    """Threads and micro-batch that fit the board. Raises BudgetError when none do."""
+def _names(student: str | None, *, own: bool) -> tuple[str | None, list[str]]:
+    """The first student and the further ones; `own` says that something is given that only a single one can have."""
+    names = [] if student is None else [name.strip() for name in student.split(",")]
+    if len(names) > 1 and own:
+        raise SettingError(f"weights and int8 graphs are for one student, got {len(names)}: export them one by one")
+    if len(set(names)) < len(names) or len(names) > MOST_STUDENTS:
+        raise SettingError(f"students {student}: wanted at most {MOST_STUDENTS}, each once")
+    return (names[0] if names else None), names[1:]
+
+
+def _graphs(
+    network: Forward, synthetic: SyntheticSet, mode: str, board: Target | None
+) -> tuple[dict[str, onnx.ModelProto], dict[str, int | None]]:
+    """A network's graphs by file, and threads and micro-batch that fit the board. Raises BudgetError when none do."""
+    graphs = {
+        TRAIN_STEP: training_graph(network, synthetic.parameterization, synthetic.recipe, mode=mode),
+        PREDICT: prediction_graph(network),
+    }
+    if board is None:
+        return graphs, {"threads": None, "micro_batch": None}
     load = load_of(synthetic.parameterization, synthetic.count, len(synthetic.classes), synthetic.recipe)
-    return place(facts_of(graph), load, board)
+    placement = place(facts_of(graphs[TRAIN_STEP]), load, board)
+    return graphs, {"threads": placement.threads, "micro_batch": placement.micro_batch}
 
 
 def student_network(name: str | None, shape: tuple[int, int, int], num_classes: int) -> Forward:
@@ -150,6 +177,11 @@ def _trained_here(contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> di
         student = Student.load(Path(folder) / "bundle")
         student.fit()
         return student.parameters
+
+
+def _serialized(graphs: Mapping[str, onnx.ModelProto], board: Target | None) -> dict[str, bytes]:
+    most = MAX_LARGE_GRAPH_BYTES if board is None else MAX_GRAPH_BYTES
+    return {file: _serialize(file, model, most) for file, model in graphs.items()}
 
 
 def _serialize(file: str, model: onnx.ModelProto, most: int) -> bytes:
