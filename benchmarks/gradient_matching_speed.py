@@ -103,7 +103,7 @@ class Eager:
         for c in range(CLASSES):
             rows = self.real.sample_class(c, self.method.batch_real, self.generator)
             theirs = self._gradient(self.real.normalised(rows), torch.full((len(rows),), c))
-            if self.method.contrastive:
+            if self.method.summed:
                 shares = [g / CLASSES for g in theirs]
                 target = shares if target is None else [a + b for a, b in zip(target, shares, strict=True)]
             else:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_distill_contract import CPU, SHAPE, SMALL, loop
 
-from edgedd.distillation.contrastive import nt_xent, sup_con
+from edgedd.distillation import networks, siamese
+from edgedd.distillation.contrastive import Kind, nt_xent, sup_con
 from edgedd.distillation.loop import Loop
 from edgedd.distillation.methods import method_named
 from edgedd.distillation.trajectory_matching import MTT
@@ -23,13 +24,13 @@ def views(count: int = 6, size: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     return z1, z2
 
 
-def plain(z1: torch.Tensor, z2: torch.Tensor, classes: list[int], kind: str) -> float:
+def plain(z1: torch.Tensor, z2: torch.Tensor, classes: list[int], kind: str, temperature: float = TEMPERATURE) -> float:
     """Equation 1 of SimCLR, without or with negatives of the same class, and Equation 2 of SupCon."""
     z = [row / row.norm() for row in (*z1, *z2)]
     count = len(z1)
 
     def likeness(i: int, j: int) -> float:
-        return math.exp(float(z[i] @ z[j]) / TEMPERATURE)
+        return math.exp(float(z[i] @ z[j]) / temperature)
 
     total = 0.0
     for i in range(2 * count):
@@ -77,6 +78,34 @@ def test_derivatives_are_those_of_finite_differences_twice(loss: str) -> None:
         return nt_xent(a, b, TEMPERATURE, labels) if loss == "ntxent" else sup_con(a, b, labels, TEMPERATURE)
 
     assert torch.autograd.gradgradcheck(value, (z1, z2))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("dm", "ntxent"), ("dcc", "supcon"), ("dsa", "ntxent")])
+def test_other_methods_take_the_term_on_top_of_their_loss(name: str, kind: Kind) -> None:
+    """Their own loss comes first and draws what it draws without the term; then rows and two views are drawn."""
+    losses, pulls = [], []
+    for weight in (0.0, 0.7):
+        method = method_named(name, SMALL[name] | {"contrastive": str(weight), "contrastive_kind": kind})
+        run = loop(name, LowRank(SHAPE, 4, 1, 16))
+        run = Loop(run.synthetic, method, run.real, CPU, run.generator)
+        begun = run.generator.bit_generator.state
+        loss, _ = run.method.loss(run.synthetic, run.real, run.state, run.generator)
+        losses.append(float(loss.detach()))
+        pulls.append(torch.autograd.grad(loss, run.synthetic.factors["core"])[0])
+        if not weight:
+            after = run.generator.bit_generator.state
+    run.generator.bit_generator.state = begun
+    own = run.state.passes.fresh(run.generator) if name == "dm" else run.state.parameters
+    run.generator.bit_generator.state = after
+    rows = np.sort(run.generator.permutation(8))
+    families = siamese.STRATEGIES["natural" if name == "dsa" else "digits"]
+    images = run.synthetic.images(rows).detach()
+    drawn = [siamese.draw(families, run.generator, 8) for _ in range(2)]
+    first, second = (networks.features(run.state.passes.network, own, siamese.apply(images, view)) for view in drawn)
+    classes = [int(c) for c in run.synthetic.classes]
+    expected = plain(first, second, classes, "masked" if kind == "ntxent" else kind, 0.2)
+    assert np.isclose(losses[1] - losses[0], 0.7 * expected, rtol=1e-3)
+    assert float((pulls[1] - pulls[0]).norm()) > 1e-4
 
 
 def test_each_term_can_be_had_alone() -> None:

@@ -144,7 +144,7 @@ def test_two_image_steps_are_the_published_loop_differentiated_twice(method: Gra
     run.generator.bit_generator.state = begun
     for step, (loss, gradients) in enumerate(found):
         parameters = plain_training(run, method, start, epochs=2) if step else start
-        expected = plain_loss(run, method, parameters, contrastive=method.contrastive)
+        expected = plain_loss(run, method, parameters, contrastive=method.summed)
         assert np.isclose(float(loss.detach()), float(expected.detach()), rtol=1e-5)
         for ours, theirs in zip(gradients, torch.autograd.grad(expected, leaves), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
@@ -196,7 +196,7 @@ def test_a_set_that_is_the_real_batch_is_at_no_distance_under_the_same_augmentat
     images = real.normalised(np.concatenate(real.classwise)).numpy()
     labels = 50 * np.eye(2)[np.repeat([0, 1], 6)]
     synthetic = TrainableSet.start(Pixels(SHAPE, 16), images, labels, CPU.device)
-    method = replace(DSA, contrastive=contrastive, width=4, batch_real=6)
+    method = replace(DSA, summed=contrastive, width=4, batch_real=6)
     generator = np.random.default_rng(0)
     state = method.init(synthetic, real, CPU, generator)
     for _ in range(8):

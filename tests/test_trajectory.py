@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from test_distill_contract import CPU, SHAPE, SMALL, loop
+from tiny_data import tiny_images
 
-from edgedd.distillation import networks, siamese
+import edgedd
+from edgedd.distillation import networks, recipe_search, siamese
 from edgedd.distillation.contrastive import Contrast
 from edgedd.distillation.flat_passes import FlatPasses
 from edgedd.distillation.loop import Length, Loop
@@ -21,6 +23,7 @@ from edgedd.distillation.trajectory import Gradients, InnerTraining, Step
 from edgedd.distillation.trajectory_matching import DATM, LSS, MTT, TrajectoryMatching, inner_steps
 from edgedd.distillation.trajectory_state import LearnedRate
 from edgedd.parameterization import LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.recipe import Recipe
 from edgedd.students import student
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "trajectory_matching.json").read_text())
@@ -265,6 +268,32 @@ def test_the_learned_rate_moves_as_torchs_optimizers_would() -> None:
         ours.move(gradient), ours_too.move(gradient)
     assert np.isclose(ours.value, float(plain.detach()), rtol=1e-5)
     assert np.isclose(ours_too.value, float(log.detach().exp()), rtol=1e-4)
+
+
+def test_the_recipe_search_begins_with_the_rate_and_batches_that_the_set_has_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two recipes of equal pace: without momentum, and a tenth of the rate with momentum 0.9; told trials all come."""
+    seen: list[Recipe] = []
+    monkeypatch.setattr(recipe_search, "validate", lambda s, recipe, *_: seen.append(recipe) or recipe.momentum == 0)
+    trials: list[tuple[int, int]] = []
+    settings = SMALL["mtt"] | {"rate": "0.07", "batch": "5"}
+    made = edgedd.distill(
+        tiny_images(count=60, shape=SHAPE, num_classes=3),
+        method="mtt",
+        settings=settings,
+        ipc=2,
+        rank=3,
+        iterations=2,
+        on_step=lambda p: trials.append((p.step, p.total)) if p.stage == "recipe" else None,
+    )
+    usual, own, paced = seen[:3]
+    assert (usual.student_lr, usual.momentum, usual.batch_size) == (0.02, 0.9, 128)
+    assert (own.momentum, own.weight_decay, own.schedule, own.batch_size) == (0, 0, "constant", 5)
+    assert own.student_lr != 0.07 and np.isclose(own.student_lr, 0.07, rtol=0.05)
+    assert np.isclose(paced.student_lr, 0.1 * own.student_lr) and paced.momentum == 0.9
+    assert made.recipe.student_lr == own.student_lr and made.recipe.momentum == 0
+    assert trials[-1][0] == trials[-1][1] == len(seen)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,21 @@ matching that uses them here (arXiv 2505.15267) only the abstract was to be had:
 our reading of it (edgedd.distillation.trajectory_matching).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from edgedd.distillation import siamese
+from edgedd.distillation.siamese import Strategy
+from edgedd.distillation.trainable_set import TrainableSet
+
 Kind = Literal["ntxent", "supcon"]
+Features = Callable[[torch.Tensor], torch.Tensor]  # images (b, C, H, W) -> (b, d)
+MOST_AT_ONCE = 256  # images that contrast with each other: the loss is quadratic in them
 NEVER = -1e9  # a logit whose exponential is 0; finite, so that tangents stay finite
 
 
@@ -32,6 +40,23 @@ class Contrast:
         if self.kind == "supcon":
             return sup_con(z1, z2, classes, self.temperature)
         return nt_xent(z1, z2, self.temperature, classes)
+
+
+def contrasted(
+    contrast: Contrast, features: Features, synthetic: TrainableSet, strategy: Strategy, generator: np.random.Generator
+) -> torch.Tensor:
+    """`contrast.weight` times the loss of random images of the set, each seen under two augmentations of its own.
+
+    A term for the losses of other methods, in the features of their network; 0 without weight, and nothing is drawn
+    then. Where `strategy` has no augmentation, views are those of "digits": equal ones would have nothing to say.
+    """
+    if not contrast.weight:
+        return torch.zeros(())
+    rows = np.sort(generator.permutation(synthetic.count)[:MOST_AT_ONCE])
+    families = siamese.STRATEGIES[strategy] or siamese.STRATEGIES["digits"]
+    images = synthetic.images(rows)
+    first, second = (features(siamese.apply(images, siamese.draw(families, generator, len(rows)))) for _ in range(2))
+    return contrast.weight * contrast.loss(first, second, torch.from_numpy(synthetic.classes[rows]).to(images.device))
 
 
 def nt_xent(

@@ -1,12 +1,14 @@
 """DM: Zhao and Bilen, "Dataset Condensation with Distribution Matching" (WACV 2023)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.contrastive import Contrast, Kind, contrasted
 from edgedd.distillation.matching import Observed, Passes, RealBatch
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.siamese import Strategy
@@ -25,12 +27,17 @@ class DM:
         width: channels of the ConvNet, of which every iteration draws a fresh one.
         strategy: families of the siamese augmentation: "natural", "digits" (no mirror) or "none".
         optimizer: "adam" (ours, for factors) or "sgd" (the paper's, for pixels).
+        contrastive: weight of a contrastive term on the set's features (not the paper's; see
+            edgedd.distillation.contrastive), of `contrastive_kind` at `temperature`.
         lr: of cores and pixels; None: 0.03 with adam, the paper's 1 with sgd, from 100 images a class on 10.
     """
 
     batch_real: int = 256
     width: int = 128
     strategy: Strategy = "natural"
+    contrastive: float = 0.0
+    contrastive_kind: Kind = "ntxent"
+    temperature: float = 0.2
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float | None = None
     lr_mappers: float = 1e-3
@@ -66,13 +73,16 @@ class FreshNetworks:
     def __init__(self, method: DM, real: RealImages, compute: Compute) -> None:
         self.passes = Passes(student(default_student(real.shape, method.width), real.shape, real.num_classes), compute)
         self.batch = RealBatch(method.batch_real, method.strategy)
+        self.contrast = Contrast(method.contrastive_kind, method.temperature, method.contrastive)
 
     def observed_loss(
         self, synthetic: TrainableSet, real: RealImages, generator: np.random.Generator
     ) -> tuple[torch.Tensor, Observed]:
         """The loss on a fresh network, and what it saw."""
-        observed = self.passes.observe(self.passes.fresh(generator), synthetic, real, self.batch, generator)
-        return observed.mean_distance(), observed
+        parameters = self.passes.fresh(generator)
+        observed = self.passes.observe(parameters, synthetic, real, self.batch, generator)
+        loss, features = observed.mean_distance(), partial(self.passes.features, parameters)
+        return loss + contrasted(self.contrast, features, synthetic, self.batch.strategy, generator), observed
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""

@@ -6,6 +6,7 @@ papers start from noise (DC alone does), ours starts from real images.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 from edgedd.distillation import networks, siamese
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.contrastive import Contrast, Kind, contrasted
 from edgedd.distillation.gradient_passes import Gradient, GradientPasses
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.siamese import Strategy
@@ -34,7 +36,7 @@ class GradientMatching:
     The papers train on hard labels; ours start as the teacher's and stay (`labels="hard"` gives the papers').
 
     Attributes:
-        contrastive: DCC's distance, after the warm-up in which the distance is DC's.
+        summed: DCC's distance, after the warm-up in which the distance is DC's.
         strategy: families of the augmentation: "natural", "digits" (no mirror) or "none" (DC and DCC).
         batch_real: real images per class a step.
         width: channels of the ConvNet that the gradients are of.
@@ -43,11 +45,13 @@ class GradientMatching:
         network_lr, batch_train: of this training, by plain SGD.
         warm_up_networks: networks on which, in their first 10 image steps, the distance is DC's; None: a quarter of
             those that the run will see, as in the paper, and at most the paper's 250.
+        contrastive: weight of a contrastive term on the set's features in that network (not the papers'; see
+            edgedd.distillation.contrastive), of `contrastive_kind` at `temperature`.
         optimizer: "adam" (ours, for factors) or "sgd" (the papers', for pixels).
         lr: of cores and pixels; None: 0.05 with adam, the papers' 0.1 with sgd.
     """
 
-    contrastive: bool = False
+    summed: bool = False
     strategy: Strategy = "none"
     batch_real: int = 256
     width: int = 128
@@ -56,6 +60,9 @@ class GradientMatching:
     network_lr: float = 0.01
     batch_train: int = 256
     warm_up_networks: int | None = None
+    contrastive: float = 0.0
+    contrastive_kind: Kind = "ntxent"
+    temperature: float = 0.2
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float | None = None
     lr_mappers: float = 1e-3
@@ -67,7 +74,7 @@ class GradientMatching:
 
     def schedule(self, ipc: int) -> tuple[int, int]:
         """Image steps a network, and its epochs between them."""
-        listed = CONTRASTIVE_SCHEDULE if self.contrastive else SCHEDULE
+        listed = CONTRASTIVE_SCHEDULE if self.summed else SCHEDULE
         steps, epochs = listed[min(listed, key=lambda known: abs(np.log(ipc / known)))]
         return self.image_steps or steps, self.epochs or epochs
 
@@ -98,7 +105,7 @@ class GradientMatching:
         ranks = state.compute.ranks
         own = ranks.own(real.num_classes)
         targets = (state.real_gradient(real, rows[c], draws[c]) for c in own)
-        if self.contrastive and not state.warming_up:
+        if self.summed and not state.warming_up:
             mean = next(targets)
             for more in targets:
                 torch._foreach_add_(mean, more)
@@ -113,13 +120,15 @@ class GradientMatching:
             ]
             loss = ranks.size * torch.stack(terms).sum()  # DC's: one a class; the mean over ranks is the sum
         state.step += 1
-        return loss, state
+        contrast = Contrast(self.contrastive_kind, self.temperature, self.contrastive)
+        features = partial(state.passes.features, state.parameters)
+        return loss + contrasted(contrast, features, synthetic, self.strategy, generator), state
 
 
 DC = GradientMatching()
 DSA = GradientMatching(strategy="natural")
-DCC = GradientMatching(contrastive=True)
-DSAC = GradientMatching(contrastive=True, strategy="natural")
+DCC = GradientMatching(summed=True)
+DSAC = GradientMatching(summed=True, strategy="natural")
 
 
 class InnerNetwork:

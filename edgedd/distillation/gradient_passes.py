@@ -43,6 +43,7 @@ class GradientPasses:
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
         self._loss = compute.compile(networks.training_loss)
         self._along = compute.compile(_along)
+        self._features = compute.compile(networks.features)
 
     def gradient(self, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> Gradient:
         """Of the mean soft cross-entropy of images (b, C, H, W) with labels (b, K), in the parameters; constant."""
@@ -69,6 +70,12 @@ class GradientPasses:
         to_images, to_labels = self._mixed(parameters, along, images.detach(), labels.detach())
         surrogate = (images * to_images).sum() + (labels * to_labels).sum()
         return value.detach() + (surrogate - surrogate.detach())
+
+    def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
+        """Images (b, C, H, W) -> what the last layer gets (b, d), differentiable in the images."""
+        with self.compute.autocast(features=True):
+            parts = [self._features(self.network, parameters, part) for part in torch.split(images, self.chunk)]
+        return torch.cat(parts)
 
     def _mixed(
         self, parameters: networks.Parameters, along: Gradient, images: torch.Tensor, labels: torch.Tensor

@@ -8,7 +8,7 @@ Where a method has them, these are used too: `optimizer` ("adam" or "sgd") and `
 `usual_lr(ipc)`, the rate where `lr` is None; `image_passes(ipc, num_classes)`, the images that an iteration passes;
 `parameterization`, how images are stored where nothing is asked; `choose(real, ipc, teacher, generator)`, the rows of
 the real images that the set starts from; `width`, of its networks; `augmentation`, chosen for it where it is None. A
-state with `total` is told the iterations of the run.
+state with `total` is told the iterations of the run; one with `recipes()` says at the end which recipes it suggests.
 """
 
 from dataclasses import fields, replace

@@ -28,6 +28,7 @@ class Options:
         iterations, minutes: the length of the run; minutes count everything from the call to the file.
         width: channels of the networks that distil (the ConvNet whose depth fits the images); by default the method's
             own: 64 for frepo, the papers' 128 for dm, idm and iid.
+        contrastive: weight of a contrastive term, for dm, dc and what grew from it, and trajectory matching.
         experts: a folder of `edgedd experts`, for the methods that match trajectories.
         recipe: a training recipe to store, instead of searching one on the validation split.
         output, resume: where the file goes, with its checkpoint beside it; resume continues from that.
@@ -51,6 +52,7 @@ class Options:
     seed: int = 0
     device: str = "cpu"
     experts: str | os.PathLike[str] | None = None
+    contrastive: float | None = None
     recipe: Recipe | None = None
     output: str | os.PathLike[str] | None = None
     resume: bool = False

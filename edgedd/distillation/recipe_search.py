@@ -104,12 +104,20 @@ def choose_recipe(
     trainer: Trainer,
     *,
     seed: Sequence[int],
+    learned: Sequence[Recipe] = (),
     on_trial: OnTrial | None = None,
 ) -> SyntheticSet:
-    """The set with the augmentation, then the label temperature and weight decay, that suit it best."""
+    """The set with the augmentation, then the label temperature and weight decay, that suit it best.
+
+    Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits most data.
+    """
     height, width = synthetic.parameterization.shape[1:]
+    search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned)), on_trial)
+    if learned:
+        shifted = light_augmentations(height, width)[1]
+        recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
+        synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in recipes])[0]
     candidates = with_augmentations(synthetic, augmentations(height, width))
-    search = Search(validation, trainer, seed, recipe_trials(height, width), on_trial)
     winner, score = search.best(candidates)
     variants = [
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
@@ -118,9 +126,10 @@ def choose_recipe(
     return search.best([winner, *variants], [score])[0]
 
 
-def recipe_trials(height: int, width: int) -> int:
-    """How many short trainings `choose_recipe` takes."""
-    return len(augmentations(height, width)) + len(SHARPER) + 2 * FINALISTS
+def recipe_trials(height: int, width: int, learned: int = 0) -> int:
+    """How many short trainings `choose_recipe` takes, with as many `learned` recipes."""
+    first = 1 + learned + FINALISTS if learned else 0
+    return first + len(augmentations(height, width)) + len(SHARPER) + 2 * FINALISTS
 
 
 def with_augmentations(synthetic: SyntheticSet, choices: Sequence[Augmentation]) -> list[SyntheticSet]:

@@ -110,7 +110,7 @@ class Distillation:
         if not self.ranks.main:
             return synthetic
         if self.options.recipe is None:
-            synthetic = self._with_recipe(synthetic)
+            synthetic = self._with_recipe(synthetic, getattr(loop.state, "recipes", list)())
         if self.options.output is not None:
             synthetic.save(self.options.output)
         if checkpoint:
@@ -173,9 +173,9 @@ class Distillation:
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
 
-    def _with_recipe(self, synthetic: SyntheticSet) -> SyntheticSet:
+    def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
-        return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
+        return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, learned=learned, **common)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
         def on_trial(step: int, total: int) -> None:
@@ -243,9 +243,13 @@ def _method(options: Options) -> Method:
         settings = dict(options.settings or {})
         if hasattr(method_named(method), "width") and options.width is not None:
             settings.setdefault("width", str(options.width))
+        if options.contrastive is not None:
+            settings.setdefault("contrastive", str(options.contrastive))
         if options.labels in ("hard", "teacher"):
             settings["lr_labels"] = "0"
         method = method_named(method, settings)
+    elif options.contrastive is not None:
+        raise SettingError("contrastive is for named methods: set the field of the method object instead")
     if options.experts is not None:
         if not hasattr(method, "experts"):
             raise SettingError("this method reads no experts: leave --experts out, or choose mtt, datm or lss")

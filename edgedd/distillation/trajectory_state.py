@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.trajectory_schedules import Schedule
 from edgedd.errors import SettingError
+from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
 if TYPE_CHECKING:
@@ -89,6 +90,16 @@ class Matching:
     def student_lr(self) -> float:
         """The learning rate that the set has learned to be trained at (without momentum)."""
         return self.rate.value
+
+    def recipes(self) -> list[Recipe]:
+        """How the set has learned to be trained: as in its inner training; and at that pace with the usual momentum."""
+        usual, batch = Recipe(), self.schedule.batch
+        pace = self.student_lr / (1 - self.method.momentum)
+        own = {"momentum": self.method.momentum, "weight_decay": 0.0, "schedule": "constant"}
+        return [
+            replace(usual, student_lr=min(100.0, self.student_lr), batch_size=batch, **own),  # type: ignore[arg-type]
+            replace(usual, student_lr=min(100.0, (1 - usual.momentum) * pace), batch_size=batch),
+        ]
 
     def begin(self, synthetic: TrainableSet, real: RealImages, generator: np.random.Generator) -> None:
         """At the first iteration: experts where none are given, labels by them where labels are learned."""
