@@ -22,12 +22,22 @@ from edgedd.synthetic_set import SyntheticSet
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 COMMON: dict[str, Any] = {"ipc": 2, "rank": 4, "subspaces": 2, "bits": 16, "labels": "hard", "recipe": Recipe()}
+SEGMENTS = {
+    "width": "8",
+    "inner_steps": "3",
+    "expert_epochs": "1",
+    "latest": "1",
+    "expert_count": "3",
+    "threshold": "0",
+}
 SETTINGS = {
     "dm": {"batch_real": "9", "width": "8"},
     "iid": {"batch_real": "9", "width": "8", "pool_epochs": "1", "pool": "1"},
     "dsa": {"batch_real": "9", "width": "8", "image_steps": "2", "epochs": "2", "warm_up_networks": "1"},
     "dsac": {"batch_real": "9", "width": "8", "image_steps": "2", "epochs": "2", "warm_up_networks": "1"},
     "frepo": {"batch_real": "33", "width": "8", "pool": "2"},
+    "mtt": SEGMENTS,
+    "lss": SEGMENTS | {"contrastive": "0.1", "start": "random"},
 }
 SCRIPT = """
 import os, signal, sys
@@ -88,7 +98,9 @@ def factors(synthetic: SyntheticSet) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize("methods", ["dm,dsac", pytest.param("iid,dsa,frepo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "methods", ["dm,dsac", *(pytest.param(some, marks=pytest.mark.slow) for some in ("iid,dsa,frepo", "mtt,lss"))]
+)
 def test_two_ranks_give_the_factors_of_one(methods: str, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     (tmp_path / "one").mkdir()

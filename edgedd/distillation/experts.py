@@ -153,19 +153,18 @@ def _train(folder: ExpertFolder, training: ExpertTraining, numbers: list[int], o
 def few_experts(
     training: ExpertTraining, count: int, epochs: int, generator: np.random.Generator, on_epoch: OnEpoch | None
 ) -> ExpertsInMemory:
-    """In memory, for one run that was given none."""
-    seed = int(generator.integers(2**31))
-    done, trajectories = 0, []
-    for number in range(count):
+    """In memory, for one run that was given none; each rank trains its own, and all have all."""
+    seed, passes = int(generator.integers(2**31)), training.passes
+    own = passes.compute.ranks.own(count)
+    trained = training.real.images.new_zeros((len(own), epochs + 1, sum(passes.sizes)), dtype=torch.float32)
+    for place, number in enumerate(own):
 
-        def report(weights: list[torch.Tensor]) -> None:
-            nonlocal done
-            done += 1
+        def report(weights: list[torch.Tensor], before: int = place * epochs) -> None:
             if on_epoch:
-                on_epoch(done, count * epochs)
+                on_epoch(before + len(weights) - 1, len(own) * epochs)
 
-        trajectories.append(training.trained([seed, number], epochs, on_epoch=report))
-    return ExpertsInMemory(trajectories)
+        trained[place] = torch.stack(training.trained([seed, number], epochs, on_epoch=report))
+    return ExpertsInMemory([list(weights) for weights in passes.compute.ranks.gathered(trained, count)])
 
 
 def _rank() -> tuple[int, int]:
