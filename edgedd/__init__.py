@@ -28,6 +28,7 @@ _ROOMS = {
     "preview": "edgedd.report.preview",
     "rollback": "edgedd.installation",
     "targets": "edgedd.target",
+    "try_students": "edgedd.device.trying",
     "verify": "edgedd.verification",
 }
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "preview",
     "rollback",
     "targets",
+    "try_students",
     "verify",
 ]
 
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from edgedd.augmentation import Augmentation
     from edgedd.demonstration import demo
     from edgedd.device import Student, TrainResult
+    from edgedd.device.trying import try_students
     from edgedd.distillation.run import distill
     from edgedd.errors import EdgeddError
     from edgedd.evaluation import evaluate

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle, cli_experts
+from edgedd import cli_boards, cli_bundle, cli_experts, cli_try
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ def distill(
     iterations: Annotated[int | None, typer.Option(help="outer steps")] = None,
     minutes: Annotated[float | None, typer.Option(help="time allowed, instead of iterations")] = None,
     experts: Annotated[Path | None, typer.Option(help="folder of `edgedd experts`, for mtt, datm and lss")] = None,
+    contrastive: Annotated[float | None, typer.Option(help="weight of a contrastive term (dm, dc.., mtt..)")] = None,
     width: Annotated[int | None, typer.Option(help="channels of the networks that distil (the method's own)")] = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
@@ -218,6 +219,7 @@ def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None
 app.command()(cli_boards.plan)
 app.command()(cli_boards.calibrate)
 app.command()(cli_experts.experts)
+app.command("try")(cli_try.try_)
 app.command()(cli_bundle.verify)
 app.command()(cli_bundle.install)
 app.command()(cli_bundle.rollback)

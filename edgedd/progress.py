@@ -11,6 +11,8 @@ TITLES = {
     "distil": "distilling",
     "recipe": "recipe search",
     "train": "training",
+    "time": "timing students",
+    "try": "trying students",
     "evaluate": "evaluating",
 }
 

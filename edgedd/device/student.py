@@ -15,10 +15,9 @@ from edgedd.bundle import SET, WEIGHTS, Bundle
 from edgedd.device.images import checked_batch, checked_labels, checked_rows, normalised
 from edgedd.device.sessions import Runtime, Sessions
 from edgedd.device.trainer import Batch, Trainer
-from edgedd.errors import BundleError, SettingError
+from edgedd.errors import BundleError, DataError, SettingError
 from edgedd.memory_model import even_share, suited_micro_batch
 from edgedd.parameters import initial_parameters
-from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.weights import load_weights, save_weights
 
@@ -115,6 +114,7 @@ class Student:
         steps: int | None = None,
         *,
         fresh: bool = True,
+        rows: np.ndarray | None = None,
         on_step: OnStep | None = None,
     ) -> TrainResult:
         """Train on the bundle's set by its recipe, from the bundle's weights or fresh ones drawn from `seed`.
@@ -122,16 +122,21 @@ class Student:
         `on_epoch(epoch, mean loss)` is called after each pass over the set, epochs counted from 1, and
         `on_step(step, steps, loss)` after each step; when one of them returns False, training ends there. `steps`
         replaces the recipe's number, and the schedule shortens with it. `fresh=False` goes on from the present
-        parameters. Raises EdgeddError when the loss stops being finite; the last good parameters are kept.
+        parameters. `rows` are those of the set to train on, all by default. Raises EdgeddError when the loss stops
+        being finite; the last good parameters are kept.
         """
+        rows = np.arange(self.synthetic.count) if rows is None else checked_rows(rows, self.synthetic.count)
+        if not len(rows):
+            raise DataError("no rows to train on, wanted at least one: leave rows out for the whole set")
         recipe = self.recipe if steps is None else replace(self.recipe, steps=steps)
         generator = np.random.default_rng(seed)
         start = self._fresh(generator) if fresh else self.parameters
         self._trainer.reset(start)
         began, losses, epoch, epoch_start, goes_on = time.perf_counter(), list[float](), 0, 0, True
-        for step, (rows, ends_epoch) in zip(range(recipe.steps), self._batches(recipe, generator), strict=False):
-            drawn = draw(recipe.augmentation, len(rows), *self._shape[1:], generator)
-            losses.append(self._step(self._stored(rows), recipe.learning_rate(step), drawn))
+        batches = _batches(rows, recipe.batch_size, generator)
+        for step, (batch, ends_epoch) in zip(range(recipe.steps), batches, strict=False):
+            drawn = draw(recipe.augmentation, len(batch), *self._shape[1:], generator)
+            losses.append(self._step(self._stored(batch), recipe.learning_rate(step), drawn))
             if on_step:
                 goes_on = on_step(step + 1, recipe.steps, losses[-1]) is not False
             if ends_epoch or step + 1 == recipe.steps:
@@ -205,14 +210,14 @@ class Student:
         """Rows of the set, and nothing from outside."""
         return Batch(rows, np.zeros((0, *self._shape), np.float32), np.zeros((0, len(self.classes)), np.float32))
 
-    def _batches(self, recipe: Recipe, generator: np.random.Generator) -> Iterator[tuple[np.ndarray, bool]]:
-        """Rows of each step and whether they end an epoch; what does not fill a batch waits for another epoch."""
-        count = self.synthetic.count
-        size = min(recipe.batch_size, count)
-        while True:
-            order = generator.permutation(count)
-            for first in range(0, count - size + 1, size):
-                yield order[first : first + size], first + 2 * size > count
+
+def _batches(rows: np.ndarray, batch_size: int, generator: np.random.Generator) -> Iterator[tuple[np.ndarray, bool]]:
+    """Rows of each step and whether they end an epoch; what does not fill a batch waits for another epoch."""
+    size = min(batch_size, len(rows))
+    while True:
+        order = rows[generator.permutation(len(rows))]
+        for first in range(0, len(rows) - size + 1, size):
+            yield order[first : first + size], first + 2 * size > len(rows)
 
 
 def _unchanged(count: int) -> Draw:
