@@ -128,7 +128,7 @@ def plain_step(kind: str) -> Step:
 
 def product_step(kind: str) -> Step:
     """A large matrix product, in bfloat16 where the features are."""
-    low = Compute.choose("cpu").features_in_bfloat16
+    low = Compute.choose("cpu").bfloat16
     left = torch.randn(PRODUCT, PRODUCT).to(torch.bfloat16 if low else torch.float32)
     return lambda: left @ left
 

@@ -64,7 +64,7 @@ class FlatPasses:
         leaves = [p.requires_grad_() for p in self.parameters(weights)]
         total: list[torch.Tensor] = []
         for part, share in self._chunks(batch):
-            with self.compute.autocast(features=True):
+            with self.compute.autocast():
                 loss = self._loss(self.network, self._inner, leaves, part) * share
             found = torch.autograd.grad(loss, leaves)
             total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
@@ -80,7 +80,7 @@ class FlatPasses:
             leaves = [p.requires_grad_(exact) for p in self.parameters(weights)]
             views = tuple(view.detach().clone().requires_grad_() for view in part.views)
             labels = part.labels.detach().clone().requires_grad_()
-            with self.compute.autocast(features=True), warnings.catch_warnings():
+            with self.compute.autocast(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first takes a tangent
                 product = (
                     self._along(self.network, self._inner, leaves, fixed, Batch(views, labels, part.classes)) * share
@@ -97,7 +97,7 @@ class FlatPasses:
     def contrasted(self, weights: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The contrastive loss of the views, and its derivative in each of them; the weights are constants."""
         views = [view.detach().clone().requires_grad_() for view in batch.views]
-        with self.compute.autocast(features=True):
+        with self.compute.autocast():
             loss = self._alike(self.network, self.contrast, self.parameters(weights), views, batch.classes)
         return loss.detach(), list(torch.autograd.grad(loss, views))
 

@@ -50,7 +50,7 @@ class GradientPasses:
         leaves = [p.detach().requires_grad_() for p in parameters]
         total = [torch.zeros_like(p) for p in parameters]
         for part, own in self._chunks(images, labels):
-            with self.compute.autocast(features=True):
+            with self.compute.autocast():
                 loss = self._loss(self.network, leaves, part, own) * (len(part) / len(images))
             torch._foreach_add_(total, torch.autograd.grad(loss, leaves))
         return total
@@ -73,7 +73,7 @@ class GradientPasses:
 
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Images (b, C, H, W) -> what the last layer gets (b, d), differentiable in the images."""
-        with self.compute.autocast(features=True):
+        with self.compute.autocast():
             parts = [self._features(self.network, parameters, part) for part in torch.split(images, self.chunk)]
         return torch.cat(parts)
 
@@ -86,7 +86,7 @@ class GradientPasses:
         to_labels: list[torch.Tensor] = []
         for part, rows in self._chunks(images, labels):
             leaves = (part.clone().requires_grad_(), rows.clone().requires_grad_())
-            with self.compute.autocast(features=True), warnings.catch_warnings():
+            with self.compute.autocast(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch's own, where it first takes a tangent
                 product = self._along(self.network, own, along, *leaves) * (len(part) / len(images))
             moved = torch.autograd.grad(product, leaves)

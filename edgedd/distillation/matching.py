@@ -27,7 +27,7 @@ class Passes:
     def __init__(self, network: Network, compute: Compute) -> None:
         self.network, self.compute = network, compute
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
-        self.rounded = compute.bfloat16 or compute.features_in_bfloat16
+        self.rounded = compute.bfloat16
         self._features = compute.compile(networks.features)
 
     @property
@@ -46,7 +46,7 @@ class Passes:
 
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Images (b, C, H, W) -> the last map, flattened (b, d); differentiable in the images."""
-        with self.compute.autocast(features=True):
+        with self.compute.autocast():
             parts = [self._features(self.network, parameters, part) for part in torch.split(images, self.chunk)]
         return torch.cat(parts)
 
