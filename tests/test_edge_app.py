@@ -1,0 +1,262 @@
+"""The service of examples/edge_app: corrections outlive every cut, weights are the old or the new ones."""
+
+import fcntl
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device_bundle import CLASSES, blobs
+from edge_app import APP, ENVIRONMENT, Running, killed
+
+import edgedd
+
+import corrections  # isort: skip  # of examples/edge_app, which the line above made importable
+import pictures  # isort: skip
+from training import Policy, Training  # isort: skip
+
+IMAGES, LABELS = blobs(4, seed=2)
+IMAGES = IMAGES[:, None]
+QUICK = ("--steps", "20", "--retrain-after", "4")
+
+
+def answers_of(bundle: Path, weights: Path | None) -> list[float]:
+    """What a student with these weights answers to IMAGES: the probability of its first choice."""
+    student = edgedd.Student.load(bundle, threads=1, low_memory=True)
+    student.load_weights(weights)
+    shares = []
+    for image in IMAGES:
+        scores = student.predict(image[None])[0].astype(np.float64)
+        shares.append(float(1 / np.exp(scores - scores.max()).sum()))
+    return shares
+
+
+def refuses_nonsense(service: Running) -> None:
+    ask = service.client.ask
+    assert "wanted classify, correct, retrain or status" in ask(do="sing")["error"]
+    short = ask(do="correct", pixels="AAAA", **{"class": "bar"})["error"]
+    assert "3 bytes of pixels, wanted 64: uint8 1x8x8" in short
+    assert "wanted one of circle, cross, bar" in ask(do="correct", pixels="", **{"class": "cat"})["error"]
+
+
+def watches_a_folder(service: Running, state: Path) -> None:
+    (state / "inbox" / "cross").mkdir()
+    (state / "inbox" / "one.pgm").write_bytes(b"P5 8 8 255\n" + IMAGES[0].tobytes())
+    np.save(state / "inbox" / "cross" / "two.npy", IMAGES[5, 0])
+    service.until(kept=6)
+    results = {path.name: json.loads(path.read_text()) for path in (state / "outbox").glob("*.json")}
+    assert results["two.npy.json"] == {"file": "two.npy", "class": "cross", "correction": 6}
+    assert results["one.pgm.json"]["probability"] == service.client.classify(IMAGES[0])["probability"]
+
+
+def test_killed_while_it_learns(folder: Path, tmp_path: Path) -> None:
+    """A kill in the middle of training, a torn record, torn weights: all corrections are there, and learnt."""
+    state, notes = tmp_path / "state", tmp_path / "notes"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(notes))
+        with Running(folder, state, *QUICK, NOTIFY_SOCKET=str(notes)) as service:
+            assert systemd.recv(1000).startswith(b"READY=1\nSTATUS=")
+            assert systemd.recv(1000).startswith(b"WATCHDOG=1\n")
+            service.until(generation=0)
+            first = service.client.classify(IMAGES[0])
+            (base,) = state.glob("weights-*")
+            assert answers_of(folder, base)[0] == first["probability"]
+            given = [service.client.correct(image, CLASSES[2])["correction"] for image in IMAGES[:4]]
+            assert given == [1, 2, 3, 4]
+            service.until(training=True)
+
+    with open(state / "corrections", "ab") as file:
+        file.write(corrections.encode(corrections.Correction(5, "bar", bytes(64)))[:-1])
+    new = base.with_name(base.name.replace("000000000", "000000009"))
+    new.write_bytes(base.read_bytes()[:1000])
+    base.with_name(f".{new.name}.abcd1234").touch()
+    with Running(folder, state, *QUICK) as service:
+        assert service.status()["kept"] == 4
+        assert service.client.classify(IMAGES[0]) | {"id": 0} == first | {"id": 0}
+        service.until(generation=4)
+        learnt = service.client.classify(IMAGES[0])
+        assert learnt["class"] == CLASSES[2] != first["class"]
+        assert service.client.ask(do="correct", id=learnt["id"], **{"class": "cross"}) == {"correction": 5}
+        assert "not remembered" in service.client.ask(do="correct", id=first["id"], **{"class": "cross"})["error"]
+        refuses_nonsense(service)
+        watches_a_folder(service, state)
+        service.stop()
+    assert sorted(path.name[-14:-12] for path in state.glob("*weights-*")) == ["00", "04"]
+
+
+def test_a_second_service_is_refused(folder: Path, tmp_path: Path) -> None:
+    words = [sys.executable, APP / "service.py", "--bundle", folder, "--state", tmp_path, "--socket", tmp_path / "s"]
+    with open(tmp_path / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"edge-app: another service works in {tmp_path}: stop it, or give this one another --state\n"
+    )
+
+
+def test_a_record_cut_anywhere_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "corrections"
+    journal = corrections.Journal(path, 10_000)
+    numbers = [journal.append(name, bytes([number]) * 64) for number, name in enumerate(("a", "é", "b"))]
+    content = path.read_bytes()
+    whole = corrections.read(path)
+    assert [(c.number, c.name, c.pixels[0]) for c in whole] == [(1, "a", 0), (2, "é", 1), (3, "b", 2)]
+    last = len(corrections.encode(whole[-1]))
+    for cut in range(1, last + 1):
+        assert corrections.parse(content[:-cut]) == (whole[:2], len(content) - last)
+    for cut in (1, last - 20, last - 1):
+        path.write_bytes(content[:-cut])
+        again = corrections.Journal(path, 10_000)
+        assert (again.count, again.last) == (2, 2)
+        assert again.append("c", b"x" * 64) == numbers[-1]
+        assert corrections.read(path) == [*whole[:2], (3, "c", b"x" * 64)]
+    for at in range(len(content) - last):  # a byte in the middle changes: its record goes, the others stay
+        damaged = content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+        assert len(corrections.parse(damaged)[0]) == 2
+
+
+def test_a_full_journal_keeps_classes_in_balance(tmp_path: Path) -> None:
+    path, budget = tmp_path / "corrections", 10 * 100
+    journal = corrections.Journal(path, budget)
+    rare = journal.append("rare", bytes(64))
+    for _ in range(30):
+        last = journal.append("often", bytes(64))
+        assert path.stat().st_size <= budget
+    kept = corrections.read(path)
+    assert [c.number for c in kept] == [rare, *range(last - len(kept) + 2, last + 1)]
+    assert (journal.count, journal.last, last) == (len(kept), 31, 31)
+
+
+def test_pictures_are_averaged_over_areas(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# made\n4 2\n255\n" + bytes(range(24)))
+    pixels = np.arange(24).reshape(2, 2, 2, 3)  # y, x, two pixels, colour
+    mean = np.rint(pixels.mean(axis=(0, 2)).T)[:, None]
+    assert np.array_equal(pictures.read_picture(tmp_path / "a.ppm", (3, 1, 2)), mean)
+    image = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
+    assert np.array_equal(pictures.fitted(image, (1, 5, 7))[0], image)
+    assert abs(pictures.fitted(image, (1, 3, 3)).mean() - image.mean()) < 1
+    for name, content in (("short.pgm", b"P5 8 8 255\n123"), ("text.pgm", b"hello"), ("x.npy", b"\x93NUMPY")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(pictures.PictureError, match="wanted"):
+            pictures.read_picture(tmp_path / name, (1, 8, 8))
+
+
+def test_a_learner_that_fails_is_tried_later_and_later(tmp_path: Path) -> None:
+    now = [0.0]
+    training = Training(tmp_path / "nothing", tmp_path, Policy(corrections=2, seconds=60), clock=lambda: now[0])
+    starts = []
+    training._start = lambda: starts.append(now[0])
+    training.want(3, 3)  # nothing new
+    training.want(3, 4)
+    now[0] = 59.0
+    training.want(3, 4)
+    assert not starts
+    now[0] = 60.0
+    training.want(3, 4)
+    training.want(3, 5)
+    assert starts == [60.0, 60.0]
+    for failures in (1, 2, 3):
+        training._learner = subprocess.Popen(["false"], stdout=subprocess.PIPE)
+        training._learner.wait()
+        assert not training.poll()
+        assert training.error == "the learner ended with status 1"
+        assert training._not_before - now[0] == 10 * 2 ** (failures - 1)
+
+
+@pytest.mark.slow
+def test_the_learner_killed_before_each_thing_it_does_with_files(folder: Path, tmp_path: Path) -> None:
+    """What it leaves is read as the old or the new generation, and the next one ends as if nothing had been."""
+    whole, state = tmp_path / "whole", tmp_path / "state"
+    words = (APP / "learner.py", folder, "--steps", "5")
+    for path in (whole, state):
+        path.mkdir()
+        journal = corrections.Journal(path / "corrections", 10_000)
+        for image, label in zip(IMAGES, LABELS, strict=True):
+            journal.append(CLASSES[label], image.tobytes())
+    assert not killed(10**6, *words, whole)
+    wanted = {path.name: path.read_bytes() for path in whole.glob("weights-*")}
+    assert [name[-14:-12] for name in sorted(wanted)] == ["00", "12"]
+    deaths = 0
+    while killed(deaths + 1, *words, state):
+        deaths += 1
+        for path in state.glob("weights-*"):
+            assert path.read_bytes() == wanted[path.name]
+        if deaths % 2:
+            for path in state.glob("*weights-*"):
+                path.unlink()
+    assert deaths >= 8
+    assert {path.name: path.read_bytes() for path in state.glob("weights-*")} == wanted
+
+
+@pytest.mark.slow
+def test_killed_at_thirty_random_moments(folder: Path, tmp_path: Path) -> None:
+    generator, state = random.Random(0), tmp_path / "state"
+    confirmed, newest = 0, 0
+    for _ in range(30):
+        with Running(folder, state, "--steps", "5", "--retrain-after", "2") as service:
+            found = service.status()
+            assert confirmed <= found["kept"] <= confirmed + 1
+            assert found["generation"] is None or newest <= found["generation"] <= found["last_correction"]
+            confirmed, end = found["kept"], time.monotonic() + generator.uniform(0, 2.5)
+            while time.monotonic() < end:
+                newest = service.status()["generation"] or 0
+                row = confirmed % len(IMAGES)
+                confirmed = service.client.correct(IMAGES[row], CLASSES[LABELS[row]])["correction"]
+                time.sleep(generator.uniform(0, 0.3))
+    with Running(folder, state, "--steps", "5", "--retrain-after", "1") as service:
+        found = service.until(generation=service.status()["last_correction"])
+        weights = sorted(state.glob("weights-*"))[-1]
+        assert [service.client.classify(image)["probability"] for image in IMAGES] == answers_of(folder, weights)
+        assert found["kept"] >= confirmed > 30
+        service.stop()
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_and_fifty_trainings(tmp_path: Path) -> None:
+    """Under the memory cap of its unit; resident memory grows by 5 % at most after warm-up."""
+    script, output = APP.parent.parent / "benchmarks" / "edge_service.py", tmp_path / "result.json"
+    subprocess.run([sys.executable, script, "--output", output], check=True, timeout=3000, stdout=subprocess.DEVNULL)
+    done = json.loads(output.read_text())["work"]
+    assert (done["requests"] >= 10_000, done["trainings"]) == (True, 50)
+    assert done["growth"] <= 0.05
+    if done["group_peak_mb"] is not None:
+        assert (done["group_peak_mb"] <= 160, done["killed_for_memory"]) == (True, 0)
+
+
+@pytest.mark.slow
+def test_what_is_installed_runs(folder: Path, tmp_path: Path) -> None:
+    """install.sh into a folder, and the unit's command from there; systemd reads the unit without complaint."""
+    app = tmp_path / "opt" / "edge-app"
+    (app / "venv" / "bin").mkdir(parents=True)
+    for name, words in (("python", '"$@"'), ("edgedd", '-m edgedd "$@"')):
+        script = app / "venv" / "bin" / name
+        script.write_text(f"#!/bin/sh\nexec {sys.executable} {words}\n")
+        script.chmod(0o755)
+    command = ["sh", APP / "install.sh", folder]
+    subprocess.run(command, env={**os.environ, "DESTDIR": str(tmp_path)}, check=True, stdout=subprocess.DEVNULL)
+    assert {path.name for path in app.glob("*.py")} == {path.name for path in APP.glob("*.py")}
+    unit = (tmp_path / "etc" / "systemd" / "system" / "edge-app.service").read_text()
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    words = line.removeprefix("ExecStart=").replace("/opt/", f"{tmp_path}/opt/").replace("/var/lib", str(tmp_path))
+    service = subprocess.Popen(words.replace("/run/edge-app", str(tmp_path)).split())
+    client = [app / "venv" / "bin" / "python", app / "client.py", tmp_path / "socket", "status"]
+    for _ in range(200):
+        asked = subprocess.run(client, capture_output=True, text=True, check=False)
+        if asked.returncode == 0 and json.loads(asked.stdout)["generation"] == 0:
+            break
+        time.sleep(0.05)
+    service.terminate()
+    assert service.wait(30) == 0
+    if shutil.which("systemd-analyze"):
+        said = subprocess.run(
+            ["systemd-analyze", "verify", APP / "edge-app.service"], capture_output=True, text=True, check=False
+        ).stderr.splitlines()
+        assert [line for line in said if "edge-app" in line and "not executable" not in line] == []
