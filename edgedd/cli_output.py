@@ -64,7 +64,7 @@ def print_inspection(path: Path, as_json: bool) -> None:
     recipe = {key: value for key, value in values["recipe"].items() if key != "augmentation"}
     augmentation = ", ".join(f"{k} {v:g}" for k, v in values["recipe"]["augmentation"].items()) or "none"
     rows = [
-        ("file", f"{values['bytes']:,} bytes"),
+        ("file", f"{values['bytes']:,} bytes ({values['plain_bytes']:,} plain, {values['compact_bytes']:,} compact)"),
         *((f"  {name}", f"{size:,}") for name, size in sorted(values["parts"].items(), key=lambda part: -part[1])),
         ("images", f"{values['images']} of {shape}, {values['ipc']} per class, {len(values['classes'])} classes"),
         ("stored as", f"{form['kind']}{rank}, {form['bits']} bits"),

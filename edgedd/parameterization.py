@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from edgedd.dct import DCT
 from edgedd.errors import SettingError
 from edgedd.formation import Formation
 from edgedd.low_rank import LowRank
@@ -17,6 +18,7 @@ from edgedd.shared_basis import SharedBasis
 from edgedd.stored_images import MAX_SIDE, MIN_SIDE
 
 __all__ = [
+    "DCT",
     "MAX_SIDE",
     "MIN_SIDE",
     "PARAMETERIZATIONS",
@@ -28,12 +30,13 @@ __all__ = [
     "parameterization_from_dict",
 ]
 
-Parameterization = Pixels | Formation | LowRank | SharedBasis
+Parameterization = Pixels | Formation | LowRank | SharedBasis | DCT
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {
     "pixels": Pixels,
     "formation": Formation,
     "low_rank": LowRank,
     "shared_basis": SharedBasis,
+    "dct": DCT,
 }
 
 

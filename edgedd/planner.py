@@ -10,8 +10,9 @@ import numpy as np
 from edgedd import set_file
 from edgedd.augmentation import Augmentation
 from edgedd.errors import BudgetError, SettingError
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.parameterization import DCT, Formation, LowRank, Parameterization, Pixels, SharedBasis
 from edgedd.recipe import Recipe
+from edgedd.set_tensors import tensor_specs
 
 MAX_IPC = 10_000
 COMMAND_SLACK = 32
@@ -20,6 +21,7 @@ _TAKES: dict[str, tuple[str, ...]] = {
     "pixels": (),
     "formation": ("formation",),
     "shared_basis": ("rank", "subspaces", "half"),
+    "dct": ("rank",),
 }
 _ITEM = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
 LONGEST_RECIPE = Recipe(
@@ -48,7 +50,7 @@ def file_bytes(
     recipe: Recipe = LONGEST_RECIPE,
 ) -> int:
     """Exact bytes on disk of a set of `count` images with this metadata, header included."""
-    specs = set_file.tensor_specs(parameterization, count, len(classes))
+    specs = tensor_specs(parameterization, count, len(classes))
     tensors = {name: np.zeros(shape, _ITEM[dtype]) for name, (dtype, shape) in specs.items()}
     return len(set_file.serialize(parameterization, tensors, recipe, classes, provenance))
 
@@ -65,7 +67,8 @@ def parameterization_for(
 ) -> Parameterization:
     """What was asked for, the rest by default: low_rank in 4 bits, at a quarter of the shorter side (grey: half).
 
-    Formations are of 2 x 2, in 8 bits like pixels; a shared basis has 16 pictures, as "Remember the Past", and 4 bits.
+    Formations are of 2 x 2, in 8 bits like pixels; a shared basis has 16 pictures, as "Remember the Past", and 4 bits;
+    a DCT keeps three quarters of the frequencies of a side in 8 bits, for the compact file, where most are 0.
     """
     kind = kind or "low_rank"
     if kind not in _TAKES:
@@ -82,6 +85,8 @@ def parameterization_for(
     if kind == "shared_basis":
         size = math.prod(shape) // (4 if half else 1)
         return SharedBasis(shape, min(16, size // 4) if rank is None else rank, subspaces or 1, bits or 4, bool(half))
+    if kind == "dct":
+        return DCT(shape, min(shape[1:]) * 3 // 4 if rank is None else rank, bits or 8)
     default = max(4, min(shape[1:]) // (4 if shape[0] > 1 else 2))
     return LowRank(shape, default if rank is None else rank, subspaces or 1, bits or 4)
 

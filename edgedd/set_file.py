@@ -1,6 +1,5 @@
-"""The file of a synthetic set, format versions 1 and 2 (docs/format.md), read and written; hostile until checked."""
+"""The file of a synthetic set (docs/format.md), read and written, plain or compact; hostile until checked."""
 
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -11,16 +10,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from edgedd import quantize, set_metadata
+from edgedd import compact_file, set_metadata
 from edgedd.atomic import write_bytes
 from edgedd.errors import FormatError, SettingError
 from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
+from edgedd.set_tensors import DTYPES, Spec, check_count, check_values, tensor_specs
 
 MAX_BYTES = 256 * 2**20
-MAX_HEADER = 2**20
-_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "U8": np.dtype(np.uint8)}
-Spec = tuple[str, tuple[int, ...]]
+MAX_HEADER = 2**18
 
 
 def serialize(
@@ -29,31 +27,15 @@ def serialize(
     recipe: Recipe,
     classes: tuple[str, ...],
     provenance: Mapping[str, Any],
+    *,
+    compact: bool = False,
 ) -> bytes:
     """The bytes of a set; equal sets give equal bytes. Raises SettingError for provenance that JSON cannot hold."""
     text = set_metadata.to_text(parameterization, recipe, classes, provenance)
+    if compact:
+        return compact_file.serialize(parameterization, tensors, text, len(classes))
     ordered = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     return safetensors.numpy.save(ordered, metadata={"edgedd": text})
-
-
-def tensor_specs(parameterization: Parameterization, count: int, num_classes: int) -> dict[str, Spec]:
-    """Dtype and shape of every tensor of a set of `count` images."""
-    scales = parameterization.scale_shapes(count)
-    specs: dict[str, Spec] = {
-        "labels": ("U8", (count, num_classes)),
-        "mean": ("F32", (parameterization.shape[0],)),
-        "std": ("F32", (parameterization.shape[0],)),
-    }
-    for name, shape in parameterization.factor_shapes(count).items():
-        if name not in scales:
-            specs[f"factors.{name}"] = ("F16", shape)
-            continue
-        bits = parameterization.bits
-        specs[f"factors.{name}"] = ("U8", shape if bits == 8 else (quantize.packed_size(math.prod(shape), bits),))
-        specs[f"scale.{name}"] = ("F16", scales[name])
-        if parameterization.has_zero:
-            specs[f"zero.{name}"] = ("F16", scales[name])
-    return specs
 
 
 def write(path: str | os.PathLike[str], content: bytes) -> None:
@@ -86,19 +68,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def parse(content: bytes) -> dict[str, Any]:
     """Bytes of a file -> the fields of a SyntheticSet. Raises FormatError or SettingError."""
+    if content.startswith(compact_file.MAGIC):
+        return compact_file.parse(content) | {"compact": True}
     header = _header(content)
     entries = {name: _spec(name, entry) for name, entry in header.items() if name != "__metadata__"}
     fields = set_metadata.from_header(header)
     parameterization = fields["parameterization"]
     dtype, shape = entries.get("labels", ("none", ()))
-    if len(shape) != 2 or shape[1] != len(fields["classes"]) or shape[0] < 1 or shape[0] % shape[1]:
-        wanted = f"U8 (n, {len(fields['classes'])}) with as many images for each class"
-        raise FormatError(f"tensor labels is {dtype} {shape}, wanted {wanted}")
-    parameterization.check_count(shape[0])
-    if shape[0] // shape[1] % parameterization.per_stored:
-        raise FormatError(
-            f"{shape[0]} images of {shape[1]} classes, wanted a multiple of {parameterization.per_stored} a class"
-        )
+    if len(shape) != 2 or shape[1] != len(fields["classes"]):
+        raise FormatError(f"tensor labels is {dtype} {shape}, wanted U8 (n, {len(fields['classes'])})")
+    check_count(parameterization, *shape)
     specs = tensor_specs(parameterization, *shape)
     for name in sorted(specs.keys() | entries.keys()):
         if name not in specs:
@@ -115,7 +94,7 @@ def parse(content: bytes) -> dict[str, Any]:
         raise FormatError(
             f"not a valid safetensors file ({error}); it is truncated or altered, copy it again"
         ) from error
-    _check_values(tensors)
+    check_values(tensors)
     return fields | {"tensors": tensors}
 
 
@@ -137,20 +116,8 @@ def _spec(name: str, entry: Any) -> Spec:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"tensor {name} has unknown or missing keys, wanted dtype, shape, data_offsets")
     dtype, shape = entry["dtype"], entry["shape"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise FormatError(f"tensor {name} has dtype {dtype!r}, wanted one of {', '.join(_DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise FormatError(f"tensor {name} has dtype {dtype!r}, wanted one of {', '.join(DTYPES)}")
     if not isinstance(shape, list) or not all(type(size) is int and 0 < size <= MAX_BYTES for size in shape):
         raise FormatError(f"tensor {name} has shape {shape!r}, wanted sizes of 1..{MAX_BYTES}")
     return dtype, tuple(shape)
-
-
-def _check_values(tensors: Mapping[str, np.ndarray]) -> None:
-    for name, values in tensors.items():
-        if values.dtype != np.uint8 and not np.isfinite(values).all():
-            raise FormatError(f"tensor {name} has a value that is not finite; the file is damaged, make it again")
-        if (name.startswith("scale.") or name == "std") and (values <= 0).any():
-            raise FormatError(f"tensor {name} has a value that is not positive; the file is damaged, make it again")
-    sums = tensors["labels"].sum(axis=1, dtype=np.int64)
-    wrong = np.flatnonzero(sums != 255)
-    if wrong.size:
-        raise FormatError(f"label row {wrong[0]} sums to {sums[wrong[0]]}/255, wanted 255/255: rows must sum to 1")

@@ -1,4 +1,4 @@
-"""The metadata of a synthetic-set file, format versions 1 and 2 (docs/format.md): JSON to checked fields and back."""
+"""The metadata of a synthetic-set file, format versions 1 to 3 (docs/format.md): JSON to checked fields and back."""
 
 import json
 import re
@@ -10,11 +10,11 @@ from edgedd.errors import FormatError, SettingError
 from edgedd.parameterization import Parameterization, parameterization_from_dict
 from edgedd.recipe import Recipe
 
-VERSION = 2
-KINDS_OF_VERSION_1 = ("pixels", "low_rank")
+VERSION = 3
+FIRST_VERSION = {"pixels": 1, "low_rank": 1, "formation": 2, "shared_basis": 2, "dct": 3}
 MAX_CLASSES = 4096
 MAX_NAME = 256
-MOST_COMMAS = 2**14  # bounds the objects made of JSON, which take up to thirty times its bytes
+MOST_COMMAS = 2**13  # bounds the objects made of JSON, which take up to thirty times its bytes
 _KEYS = ("version", "parameterization", "recipe", "classes", "provenance")
 _RECIPE_KEYS = {field.name for field in fields(Recipe)}
 
@@ -23,8 +23,13 @@ def to_text(
     parameterization: Parameterization, recipe: Recipe, classes: tuple[str, ...], provenance: Mapping[str, Any]
 ) -> str:
     """The metadata as compact JSON. Raises SettingError for provenance that JSON cannot hold."""
-    version = 1 if parameterization.kind in KINDS_OF_VERSION_1 else VERSION
-    values = (version, parameterization.as_dict(), recipe.as_dict(), list(classes), dict(provenance))
+    values = (
+        FIRST_VERSION[parameterization.kind],
+        parameterization.as_dict(),
+        recipe.as_dict(),
+        list(classes),
+        dict(provenance),
+    )
     try:
         text = _dumps(dict(zip(_KEYS, values, strict=True)))
     except (TypeError, ValueError, RecursionError) as error:
@@ -37,7 +42,12 @@ def from_header(header: Mapping[str, Any]) -> dict[str, Any]:
     stored = header.get("__metadata__")
     if not isinstance(stored, dict) or set(stored) != {"edgedd"} or not isinstance(stored["edgedd"], str):
         raise FormatError("no metadata key 'edgedd' alone: this is not an edgedd synthetic set")
-    values = strict_json("metadata edgedd", stored["edgedd"])
+    return from_text(stored["edgedd"])
+
+
+def from_text(text: str) -> dict[str, Any]:
+    """The inverse of `to_text`. Raises FormatError or SettingError."""
+    values = strict_json("metadata edgedd", text)
     version = values.get("version") if isinstance(values, dict) else None
     if type(version) is not int or version < 1:
         raise FormatError(f"metadata version={version!r}, wanted 1 to {VERSION}")
@@ -49,8 +59,10 @@ def from_header(header: Mapping[str, Any]) -> dict[str, Any]:
             raise FormatError(f"metadata {key} is not an object")
     _only("metadata recipe", values["recipe"], _RECIPE_KEYS)
     parameterization = parameterization_from_dict(values["parameterization"])
-    if version == 1 and parameterization.kind not in KINDS_OF_VERSION_1:
-        raise FormatError(f"kind={parameterization.kind!r} in a file of format version 1, wanted version 2")
+    if version < (first := FIRST_VERSION[parameterization.kind]):
+        raise FormatError(
+            f"kind={parameterization.kind!r} in a file of format version {version}, wanted version {first}"
+        )
     return {
         "parameterization": parameterization,
         "recipe": Recipe.from_dict(values["recipe"]),

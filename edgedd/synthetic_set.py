@@ -5,7 +5,7 @@ The format is specified in docs/format.md. This file holds the set in memory; `e
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ class SyntheticSet:
         recipe: how a student is trained from this set.
         classes: K names.
         provenance: method, data fingerprint, seed, edgedd version, command.
+        compact: whether the file is entropy-coded; either way it holds the same tensors.
     """
 
     parameterization: Parameterization
@@ -36,6 +37,7 @@ class SyntheticSet:
     recipe: Recipe
     classes: tuple[str, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    compact: bool = False
 
     @classmethod
     def from_factors(
@@ -49,9 +51,10 @@ class SyntheticSet:
         recipe: Recipe,
         classes: tuple[str, ...],
         provenance: Mapping[str, Any],
+        scales: Mapping[str, np.ndarray] | None = None,
     ) -> "SyntheticSet":
-        """Round float factors and soft labels (n, K) to what the file stores."""
-        tensors = store_factors(parameterization, factors, len(labels))
+        """Round float factors and soft labels (n, K) to what the file stores; without `scales` they are fitted."""
+        tensors = store_factors(parameterization, factors, len(labels), scales)
         tensors["labels"] = quantize_labels(labels)
         tensors["mean"], tensors["std"] = mean.astype(np.float32), std.astype(np.float32)
         return cls(parameterization, tensors, recipe, classes, dict(provenance))
@@ -61,9 +64,14 @@ class SyntheticSet:
         """Read and check a file. Raises FormatError naming what is wrong; executes nothing from the file."""
         return cls(**set_file.read(path))
 
+    def packed(self, compact: bool = True) -> "SyntheticSet":
+        """The same set, to be stored compact or plain."""
+        return replace(self, compact=compact)
+
     def to_bytes(self) -> bytes:
         """The file's bytes; `SyntheticSet.load` of them gives the same set bit for bit."""
-        return set_file.serialize(self.parameterization, self.tensors, self.recipe, self.classes, self.provenance)
+        about = (self.recipe, self.classes, self.provenance)
+        return set_file.serialize(self.parameterization, self.tensors, *about, compact=self.compact)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file whole or not at all."""
@@ -111,7 +119,10 @@ class SyntheticSet:
 
 
 def store_factors(
-    parameterization: Parameterization, factors: Mapping[str, np.ndarray], count: int
+    parameterization: Parameterization,
+    factors: Mapping[str, np.ndarray],
+    count: int,
+    scales: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Float factors -> the tensors of the file: float16, or packed codes with `scale.*` and `zero.*`."""
     scale_shapes = parameterization.scale_shapes(count)
@@ -127,7 +138,7 @@ def store_factors(
             scale, zero = quantize.fit_range(values, bits, scale_shapes[name])
             tensors[f"zero.{name}"] = zero
         else:
-            scale = quantize.fit_scale(values, bits, scale_shapes[name])
+            scale = scales[name] if scales else quantize.fit_scale(values, bits, scale_shapes[name])
         tensors[f"scale.{name}"] = scale
         tensors[f"factors.{name}"] = quantize.pack(quantize.quantize(values, bits, scale, zero), bits)
     return tensors

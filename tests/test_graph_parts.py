@@ -9,7 +9,7 @@ from edgedd.augmentation import Augmentation, Draw, draw
 from edgedd.exporting.augment import augment
 from edgedd.exporting.builder import INT64, GraphBuilder
 from edgedd.exporting.decode import decode, factor_inputs
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.parameterization import DCT, Formation, LowRank, Parameterization, Pixels, SharedBasis
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels
         SharedBasis((3, 8, 9), 5),
         SharedBasis((1, 9, 8), 2, 3),
         SharedBasis((3, 14, 10), 3, 2, half=True),
+        DCT((3, 8, 9), 5),
     ],
     ids=str,
 )

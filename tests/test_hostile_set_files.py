@@ -82,7 +82,7 @@ HOSTILE = {
     "metadata is no JSON": (altered(lambda h: h.update({"__metadata__": {"edgedd": {}}})), "metadata version=None"),
     "unknown key": (meta(lambda m: m.update(extra=1)), "unknown or missing keys (extra)"),
     "missing key": (meta(lambda m: m.pop("classes")), "unknown or missing keys (classes)"),
-    "higher version": (meta(lambda m: m.update(version=3)), "format version 3, this edgedd reads up to 2: upgrade"),
+    "higher version": (meta(lambda m: m.update(version=4)), "format version 4, this edgedd reads up to 3: upgrade"),
     "version true": (meta(lambda m: m.update(version=True)), "metadata version=True"),
     "NaN": (meta(lambda m: m["recipe"].update(momentum=float("nan"))), "metadata edgedd is not JSON"),
     "infinity": (meta(lambda m: m["provenance"].update(x=math.inf)), "metadata edgedd is not JSON"),

@@ -10,6 +10,7 @@ import torch
 
 from edgedd.errors import SettingError
 from edgedd.parameterization import (
+    DCT,
     PARAMETERIZATIONS,
     Formation,
     LowRank,
@@ -18,7 +19,7 @@ from edgedd.parameterization import (
     parameterization_from_dict,
 )
 from edgedd.quantize import packed_size
-from edgedd.set_file import tensor_specs
+from edgedd.set_tensors import tensor_specs
 
 SHAPE = (3, 13, 14)
 EVEN = (3, 10, 14)
@@ -27,6 +28,7 @@ EXAMPLES = {
     "pixels": [Pixels(SHAPE), Pixels(SHAPE, 16)],
     "formation": [Formation(SHAPE), Formation(SHAPE, 3, 16)],
     "shared_basis": [SharedBasis(SHAPE, 6), SharedBasis(SHAPE, 4, 5, 4), SharedBasis(SHAPE, 12, 3, 16)],
+    "dct": [DCT(SHAPE, 5), DCT(SHAPE, 13, 2), DCT(SHAPE, 1, 16)],
     "low_rank": [LowRank(SHAPE, 4), LowRank(SHAPE, 3, 5, 4), LowRank(SHAPE, 10, 2, 16)],
 }
 HALF = [SharedBasis(EVEN, 6, half=True), SharedBasis(EVEN, 5, 4, 4, half=True)]
@@ -104,10 +106,12 @@ def test_a_formation_keeps_what_was_upsampled_and_errs_least_otherwise(f: int) -
 
 
 @pytest.mark.parametrize(
-    "form", [Pixels((1, 9, 9)), LowRank((1, 9, 9), 9), LowRank((1, 9, 9), 9, 3), SharedBasis((1, 9, 9), 81)], ids=str
+    "form",
+    [Pixels((1, 9, 9)), LowRank((1, 9, 9), 9), LowRank((1, 9, 9), 9, 3), SharedBasis((1, 9, 9), 81), DCT((3, 9, 9), 9)],
+    ids=str,
 )
 def test_full_rank_is_the_identity(form) -> None:
-    images = pictures(max(6, form.least_count), (1, 9, 9))
+    images = pictures(max(6, form.least_count), form.shape)
     np.testing.assert_allclose(form.decode(form.encode(images), slice(None)), images, rtol=0, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from tiny_sets import random_set
 import edgedd
 from edgedd import planner
 from edgedd.errors import BudgetError, SettingError
-from edgedd.parameterization import PARAMETERIZATIONS, Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.parameterization import DCT, PARAMETERIZATIONS, Formation, LowRank, Parameterization, Pixels, SharedBasis
 from edgedd.quantize import BITS
 
 CLASSES = ("cat", "dog", "été")
@@ -32,6 +32,8 @@ def forms(draw: st.DrawFn) -> Parameterization:
     if kind == "shared_basis":
         half = shape[1] % 2 == shape[2] % 2 == 0 and draw(st.booleans())
         return SharedBasis(shape, draw(st.integers(1, 8)), draw(st.integers(1, 3)), bits, half)
+    if kind == "dct":
+        return DCT(shape, draw(st.integers(1, min(shape[1:]))), bits)
     return LowRank(shape, draw(st.integers(1, min(shape[1:]))), draw(st.integers(1, 3)), bits)
 
 

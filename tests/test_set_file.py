@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedd.errors import FormatError, SettingError
-from edgedd.parameterization import Formation, LowRank, Pixels, SharedBasis
+from edgedd.parameterization import DCT, Formation, LowRank, Pixels, SharedBasis
 from edgedd.synthetic_set import SyntheticSet
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_low_rank.safetensors"
@@ -122,6 +122,7 @@ FORMS = st.one_of(
     st.builds(Pixels, SHAPES, FEW_BITS),
     st.builds(SharedBasis, SHAPES, st.just(2), st.integers(1, 2), FEW_BITS),
     st.builds(Formation, SHAPES, st.just(2), FEW_BITS),
+    st.builds(DCT, SHAPES, st.integers(1, 8), FEW_BITS),
     st.builds(LowRank, SHAPES, st.integers(1, 8), st.integers(1, 4), FEW_BITS),
 )
 

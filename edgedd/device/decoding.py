@@ -5,6 +5,7 @@ Letters: b rows, n images, C channels, H and W pixels, r rank, S subspaces.
 
 import numpy as np
 
+from edgedd.dct import DCT
 from edgedd.formation import Formation
 from edgedd.interpolation import bilinear
 from edgedd.low_rank import LowRank
@@ -19,6 +20,10 @@ def decoded(synthetic: SyntheticSet, rows: np.ndarray) -> np.ndarray:
     if isinstance(form, LowRank):
         place = subspace(rows, synthetic.count, form.subspaces)
         return np.asarray(factors["left"][place, None] @ factors["core"][rows] @ factors["right"][place, None])
+    if isinstance(form, DCT):
+        colour, down, across = form.waves
+        mixed = np.einsum("nkpq,kc->ncpq", factors["coefficients"][rows], colour)
+        return np.asarray(down.T @ mixed @ across)
     if isinstance(form, SharedBasis):
         return _mixed(form, factors, rows, synthetic.count)
     if isinstance(form, Formation):

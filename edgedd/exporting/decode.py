@@ -7,7 +7,7 @@ import numpy as np
 
 from edgedd.exporting.builder import GraphBuilder
 from edgedd.interpolation import places
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.parameterization import DCT, Formation, LowRank, Parameterization, Pixels, SharedBasis
 
 PER_IMAGE = ("images", "core", "coefficients")
 
@@ -30,6 +30,8 @@ def decode(builder: GraphBuilder, parameterization: Parameterization, factors: d
         return _formation(builder, parameterization, factors, rows)
     if isinstance(parameterization, SharedBasis):
         return _shared_basis(builder, parameterization, factors, rows)
+    if isinstance(parameterization, DCT):
+        return _dct(builder, parameterization, factors, rows)
     return _low_rank(builder, parameterization, factors, rows)
 
 
@@ -73,6 +75,26 @@ def _low_rank(b: GraphBuilder, parameterization: LowRank, factors: dict[str, str
         b.node("Unsqueeze", b.node("Gather", factors[name], place, axis=0), b.integers(1)) for name in ("left", "right")
     )
     return b.node("MatMul", left, b.node("MatMul", core, right))
+
+
+def _dct(b: GraphBuilder, parameterization: DCT, factors: dict[str, str], rows: str) -> str:
+    """One axis after the other to the end, and times its cosines.
+
+    A matrix on the left of no images at all does not broadcast; nor does a transposed operand, which onnxruntime fuses
+    into the product where no reshape keeps them apart.
+    """
+    (channels, height, width), r = parameterization.shape, parameterization.rank
+    colour, down, across = (b.constant(matrix) for matrix in parameterization.waves)
+
+    def along(values: str, perm: list[int], shape: tuple[int, int], matrix: str) -> str:
+        flat = b.node("Reshape", b.node("Transpose", values, perm=perm), b.integers(0, *shape))
+        return b.node("MatMul", flat, matrix)
+
+    some = b.node("Gather", factors["coefficients"], rows, axis=0)
+    mixed = b.node("Reshape", along(some, [0, 2, 3, 1], (r * r, channels), colour), b.integers(0, r, r, channels))
+    tall = b.node("Reshape", along(mixed, [0, 3, 2, 1], (channels * r, r), down), b.integers(0, channels, r, height))
+    wide = along(tall, [0, 1, 3, 2], (channels * height, r), across)
+    return b.node("Reshape", wide, b.integers(0, channels, height, width))
 
 
 def _shared_basis(b: GraphBuilder, parameterization: SharedBasis, factors: dict[str, str], rows: str) -> str:

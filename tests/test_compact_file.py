@@ -1,0 +1,131 @@
+"""The compact file: the inverse of writing, golden bytes, near the entropy, and hostile files refused."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_sets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_set_file import FORMS
+
+from edgedd import compact_file, set_file
+from edgedd.code_model import code_coefficients, lanes_for
+from edgedd.errors import LONGEST_MESSAGE, FormatError
+from edgedd.inspection import inspect
+from edgedd.parameterization import DCT
+from edgedd.rans import Decoder, Encoder
+from edgedd.synthetic_set import SyntheticSet
+
+GOLDEN = Path(__file__).parent / "golden" / "tiny_compact.edd"
+WHOLE = GOLDEN.read_bytes()
+
+
+@settings(max_examples=12, deadline=None)
+@given(form=FORMS, num_classes=st.integers(2, 5), ipc=st.integers(2, 3))
+def test_compact_and_plain_hold_the_same_set(form, num_classes, ipc, tmp_path_factory) -> None:
+    saved = tiny_sets.random_set(form, num_classes, ipc * form.per_stored, seed=ipc)
+    path = tmp_path_factory.mktemp("sets") / "set.edd"
+    saved.packed().save(path)
+    loaded = SyntheticSet.load(path)
+    assert loaded.compact and loaded.nbytes == path.stat().st_size
+    assert loaded.to_bytes() == path.read_bytes()
+    assert loaded.packed(compact=False).to_bytes() == saved.to_bytes()
+
+
+def test_the_golden_set_gives_the_golden_bytes_and_back() -> None:
+    assert tiny_sets.golden().packed().to_bytes() == WHOLE
+    assert SyntheticSet.load(GOLDEN).packed(compact=False).to_bytes() == tiny_sets.golden().to_bytes()
+
+
+def laplacian_codes(count: int, mean: float) -> tuple[np.ndarray, float]:
+    """Codes of frequencies that fall off, and the bytes that whoever knows their distributions needs."""
+    size = mean / (1 + np.arange(6)[:, None] + np.arange(6))
+    values = np.rint(np.random.default_rng(0).laplace(size=(count, 1, 6, 6)) * size)
+    outer, inner = np.exp(-(np.abs(values) + 0.5) / size), np.exp(-np.abs(np.abs(values) - 0.5) / size)
+    share = np.where(values == 0, 1 - outer, (inner - outer) / 2)
+    return np.clip(values + 128, 0, 255).astype(np.uint8), float(-np.log2(share).sum() / 8)
+
+
+@pytest.mark.parametrize("mean", [0.5, 4, 20])
+def test_coded_bytes_are_near_the_entropy_of_each_coefficient(mean: float) -> None:
+    codes, entropy = laplacian_codes(300, mean)
+    encoder = Encoder(lanes_for(codes.size))
+    code_coefficients(encoder, codes.shape, 8, codes)
+    states, words, bits = encoder.finish()
+    assert states.nbytes + words.nbytes + bits.nbytes < 1.04 * entropy + 40
+    decoder = Decoder(states, words, bits)
+    assert np.array_equal(code_coefficients(decoder, codes.shape, 8, None), codes)
+    decoder.check_end()
+
+
+def test_inspection_says_both_sizes(tmp_path: Path) -> None:
+    saved = tiny_sets.random_set(DCT((1, 8, 8), 5), 2, 10, seed=0)
+    for compact, name in ((False, "set.safetensors"), (True, "set.edd")):
+        saved.packed(compact).save(tmp_path / name)
+        found = inspect(tmp_path / name)
+        assert found["bytes"] == sum(found["parts"].values()) == (tmp_path / name).stat().st_size
+        assert (found["plain_bytes"], found["compact_bytes"]) == (saved.nbytes, saved.packed().nbytes)
+
+
+def inflated(content: bytes = WHOLE) -> tuple[bytes, bytes]:
+    reader = zlib.decompressobj(-15, compact_file.DICTIONARY)
+    return reader.decompress(content[4:]), reader.unused_data
+
+
+def framed(front: bytes, coded: bytes = inflated()[1]) -> bytes:
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, compact_file.DICTIONARY)
+    return compact_file.MAGIC + squeezer.compress(front) + squeezer.flush() + coded
+
+
+FRONT = inflated()[0]
+TEXT, REST = FRONT.split(b"\0", 1)
+HOSTILE = {
+    "magic alone": (WHOLE[:4], "header has no end"),
+    "cut in the header": (WHOLE[:60], "header has no end"),
+    "not deflated": (compact_file.MAGIC + b"\xff" * 50, "does not inflate"),
+    "a bomb": (framed(TEXT + b" " * 2**22), "too late a one"),
+    "no counts": (framed(TEXT + b"\0"), "ends too early"),
+    "metadata is not UTF-8": (framed(b"\xff\xfe\0" + REST), "not UTF-8"),
+    "metadata is no JSON": (framed(b"{\0" + REST), "not JSON"),
+    "higher version": (framed(FRONT.replace(b'"version":1', b'"version":9')), "format version 9"),
+    "label step": (framed(TEXT + b"\0" + REST[:8] + b"\x02" + REST[9:]), "label step 2"),
+    "no images": (framed(TEXT + b"\0" + bytes(4) + REST[4:]), "0 images"),
+    "odd images": (framed(TEXT + b"\0\x03" + REST[1:]), "3 images"),
+    "many images": (framed(TEXT + b"\0" + (2**30).to_bytes(4, "little") + REST[4:]), "codes in"),
+    "many words": (framed(TEXT + b"\0" + REST[:4] + b"\xff" * 4 + REST[8:]), "ends too early"),
+    "float tensors cut": (framed(FRONT[:-1]), "is cut off"),
+    "float tensors too long": (framed(FRONT + b"\0"), "1 bytes behind the float tensors"),
+    "NaN mean": (framed(TEXT + b"\0" + REST[:9] + b"\xff" * (len(REST) - 9)), "not finite"),
+    "last byte missing": (WHOLE[:-1], "ends too early"),
+    "trailing byte": (WHOLE + b"\0", "does not end where it should"),
+    "state out of range": (framed(FRONT, bytes(4) + inflated()[1][4:]), "begins outside its range"),
+    "words changed": (WHOLE[:-6] + b"\xaa" + WHOLE[-5:], ""),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused_by_name_in_one_bounded_line(case: str, tmp_path: Path) -> None:
+    content, wanted = HOSTILE[case]
+    path = tmp_path / "set.edd"
+    path.write_bytes(content)
+    with pytest.raises(FormatError) as caught:
+        SyntheticSet.load(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and wanted in message
+    assert message.isprintable() and len(message) <= LONGEST_MESSAGE
+
+
+def test_damage_raises_format_error_or_loads() -> None:
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = bytearray(WHOLE)
+        for position in generator.integers(4, len(content), generator.integers(1, 4)):
+            content[position] ^= 1 << generator.integers(8)
+        try:
+            SyntheticSet(**set_file.parse(bytes(content))).images(slice(None))
+        except (FormatError, set_file.SettingError):
+            refused += 1
+    assert refused > 40
