@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle, cli_experts, cli_try
+from edgedd import cli_boards, cli_bundle, cli_experts, cli_pack, cli_try
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -46,8 +46,10 @@ def distill(
     target: Annotated[str | None, typer.Option(help="a board: what is not said comes from its plan")] = None,
     bytes_: Annotated[int | None, typer.Option("--bytes", help="size of the file at most")] = None,
     ipc: Annotated[int | None, typer.Option(help="images per class, instead of bytes")] = None,
-    parameterization: Annotated[str | None, typer.Option(help="low_rank, pixels, formation or shared_basis")] = None,
-    rank: Annotated[int | None, typer.Option(help="rank r of low_rank or shared_basis")] = None,
+    parameterization: Annotated[
+        str | None, typer.Option(help="low_rank, dct, pixels, formation or shared_basis")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="rank r of low_rank, dct or shared_basis")] = None,
     subspaces: Annotated[int | None, typer.Option(help="subspaces of low_rank or shared_basis")] = None,
     formation: Annotated[int | None, typer.Option(help="tiles a side of a stored image of formation")] = None,
     half: Annotated[bool, typer.Option("--half", help="shared_basis at half the resolution")] = False,
@@ -219,6 +221,7 @@ def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None
 app.command()(cli_boards.plan)
 app.command()(cli_boards.calibrate)
 app.command()(cli_experts.experts)
+app.command()(cli_pack.pack)
 app.command("try")(cli_try.try_)
 app.command()(cli_bundle.verify)
 app.command()(cli_bundle.install)
