@@ -4,8 +4,8 @@
 
 The service is a process under a memory control group (v1 or v2) where one can be made. Its resident memory is read
 every 50 requests; growth is the largest figure after warm-up (a tenth of the trainings) over the one at its end.
-Latencies are those of a client on the same socket: with the service idle, with its learner running beside it, and,
-for comparison, those of `classify` with the same training on a thread of the process that answers.
+Latencies are those of a client on its socket, with the service idle and with its learner at work; and, to compare,
+those of `classify` alone, beside the learner's process, and beside the same training on a thread of this process.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from client import Client  # noqa: E402
 SHAPE, CLASSES, IPC = (3, 32, 32), 10, 10
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 EVERY = 50
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def main() -> None:
@@ -55,10 +56,10 @@ def main() -> None:
             **surroundings(),
             **{key: getattr(options, key) for key in ("requests", "trainings", "student", "steps", "limit_mb")},
             "work": work(bundle, Path(folder), options),
-            "thread": on_a_thread(bundle, Path(folder), options.steps),
+            "compared": compared(bundle, Path(folder), 10 * options.steps),
         }
     options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({key: result[key] for key in ("work", "thread")}, indent=1))
+    print(json.dumps({key: result[key] for key in ("work", "compared")}, indent=1))
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,23 +114,37 @@ def work(bundle: Path, folder: Path, options: argparse.Namespace) -> dict[str, A
     return found | held | {"idle_ms": spread(idle), "beside_learner_ms": spread(beside)}
 
 
-def on_a_thread(bundle: Path, folder: Path, steps: int) -> dict[str, Any]:
-    """The alternative: the same training within the process that answers."""
+def compared(bundle: Path, folder: Path, steps: int) -> dict[str, Any]:
+    """Milliseconds of `classify` in this process: alone, beside the learner's process, beside the same on a thread."""
     from learner import rehearse
 
     images, labels = pictures(256, seed=2)
     state = folder / "state"
     classifier, student = Classifier(bundle, state, 400_000), edgedd.Student.load(bundle, low_memory=True)
-    before = resident_bytes()
-    generator = np.random.default_rng(0)
-    learner = threading.Thread(target=rehearse, args=(student, images[:16], labels[:16], 10 * steps, generator))
-    learner.start()
-    times = []
-    while learner.is_alive():
-        began = time.perf_counter()
-        classifier.classify(images[len(times) % 256].tobytes())
-        times.append(time.perf_counter() - began)
-    return {"beside_thread_ms": spread(times), "kept_mb": (resident_bytes() - before) / 1e6}
+    alone, end = list[float](), time.perf_counter() + 5
+    while time.perf_counter() < end:
+        alone.append(timed(classifier, images[len(alone) % 256]))
+    for row in range(16):
+        classifier.correct(str(labels[row]), images[row].tobytes())
+    words = [sys.executable, APP / "learner.py", bundle, state, "--steps", str(steps)]
+    learner, process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL), list[float]()
+    while learner.poll() is None:
+        process.append(timed(classifier, images[len(process) % 256]))
+    before, generator = resident_bytes(), np.random.default_rng(0)
+    training = threading.Thread(target=rehearse, args=(student, images[:16], labels[:16], steps, generator))
+    training.start()
+    thread = list[float]()
+    while training.is_alive():
+        thread.append(timed(classifier, images[len(thread) % 256]))
+    found = {"alone_ms": spread(alone), "process_ms": spread(process), "thread_ms": spread(thread)}
+    return found | {"thread_keeps_mb": (resident_bytes() - before) / 1e6}
+
+
+def timed(classifier: Classifier, image: np.ndarray) -> float:
+    """Seconds of one answer."""
+    began = time.perf_counter()
+    classifier.classify(image.tobytes())
+    return time.perf_counter() - began
 
 
 @contextmanager
@@ -139,8 +154,7 @@ def running(bundle: Path, folder: Path, steps: int, group: Path | None) -> Itera
     words = [sys.executable, APP / "service.py", "--bundle", bundle, "--state", folder / "state", "--socket", path]
     words += ["--steps", str(steps), "--retrain-after", "1000000", "--retrain-seconds", "1000000"]
     enter = f"echo $$ > {group}/cgroup.procs; " if group else ""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(["/bin/sh", "-c", enter + 'exec "$@"', "sh", *words], env=environment)
+    process = subprocess.Popen(["/bin/sh", "-c", enter + 'exec "$@"', "sh", *words], env=ENVIRONMENT)
     try:
         yield connected(path, process), process
     finally:

@@ -17,17 +17,22 @@ sys.path.insert(0, str(APP))
 from client import Client  # noqa: E402
 
 EVENTS = ("open", "os.rename", "os.remove", "os.truncate", "os.chmod", "os.listdir")
+PATIENCE = float(os.environ.get("EDGE_APP_PATIENCE", "60"))  # seconds; an emulated board takes longer
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class Running:
     """The service over a bundle and a state folder; `kill` as a power cut does, or leave `with`."""
 
-    def __init__(self, bundle: Path, state: Path, *options: str, **environment: str) -> None:
+    def __init__(self, bundle: Path, state: Path, *options: str, group: Path | None = None, **variables: str) -> None:
         self.socket = state.with_name(f"{state.name}.socket")
         words = [sys.executable, APP / "service.py", "--bundle", bundle, "--state", state, "--socket", self.socket]
+        enter = f"echo $$ > {group}/cgroup.procs; " if group else ""
         self.process = subprocess.Popen(
-            [*words, *options], env=ENVIRONMENT | environment, stderr=subprocess.PIPE, text=True
+            ["/bin/sh", "-c", enter + 'exec "$@"', "sh", *words, *options],
+            env=ENVIRONMENT | variables,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.client = self._connected()
 
@@ -52,7 +57,7 @@ class Running:
         return found
 
     def until(self, **wanted: Any) -> dict[str, Any]:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while any((found := self.status())[name] != value for name, value in wanted.items()):
             assert time.monotonic() < end, found
             time.sleep(0.01)
@@ -67,7 +72,7 @@ class Running:
         assert (self._end(), self.process.returncode) == ("", 0)
 
     def _end(self) -> str:
-        said = self.process.communicate(timeout=30)[1]
+        said = self.process.communicate(timeout=PATIENCE)[1]
         self.client.close()
         return said
 

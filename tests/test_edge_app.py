@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from device_bundle import CLASSES, blobs
 from edge_app import APP, ENVIRONMENT, Running, killed
+from test_arm64 import inside, told_by_arm64  # noqa: F401  # a fixture
 
 import edgedd
 
@@ -232,6 +233,31 @@ def test_ten_thousand_requests_and_fifty_trainings(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_learner_without_room_ends_and_the_service_goes_on(folder: Path, tmp_path: Path) -> None:
+    """Whether edgedd refuses or the kernel kills, under a cap that the learner does not fit."""
+    group = Path("/sys/fs/cgroup/memory") / f"edge-app-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no memory control group (v1) can be made here")
+    try:
+        with Running(folder, tmp_path / "state", *QUICK, group=group) as service:
+            service.until(generation=0)
+            taken = int((group / "memory.usage_in_bytes").read_text())
+            (group / "memory.limit_in_bytes").write_text(str(taken + 20 * 2**20))
+            for image in IMAGES[:4]:
+                service.client.correct(image, CLASSES[2])
+            while not (found := service.client.ask(do="status"))["error"]:
+                time.sleep(0.05)
+            assert (found["generation"], found["kept"]) == (0, 4)
+            assert "status -9" in found["error"] or "training takes" in found["error"]
+            assert service.client.classify(IMAGES[0])["generation"] == 0
+    finally:
+        time.sleep(0.5)
+        group.rmdir()
+
+
+@pytest.mark.slow
 def test_what_is_installed_runs(folder: Path, tmp_path: Path) -> None:
     """install.sh into a folder, and the unit's command from there; systemd reads the unit without complaint."""
     app = tmp_path / "opt" / "edge-app"
@@ -253,6 +279,10 @@ def test_what_is_installed_runs(folder: Path, tmp_path: Path) -> None:
         if asked.returncode == 0 and json.loads(asked.stdout)["generation"] == 0:
             break
         time.sleep(0.05)
+    frames = subprocess.run(
+        [*client[:-1], "camera"], input=IMAGES[:2].tobytes() + b"cut", capture_output=True, check=True
+    )
+    assert [json.loads(line)["generation"] for line in frames.stdout.splitlines()] == [0, 0]
     service.terminate()
     assert service.wait(30) == 0
     if shutil.which("systemd-analyze"):
@@ -260,3 +290,41 @@ def test_what_is_installed_runs(folder: Path, tmp_path: Path) -> None:
             ["systemd-analyze", "verify", APP / "edge-app.service"], capture_output=True, text=True, check=False
         ).stderr.splitlines()
         assert [line for line in said if "edge-app" in line and "not executable" not in line] == []
+
+
+ON_ARM64 = """
+import json, os, platform, sys
+from pathlib import Path
+folder, bundle = map(Path, sys.argv[1:])
+os.environ["EDGE_APP_PATIENCE"] = "1200"
+sys.path.insert(0, str(folder / "tests"))
+import numpy as np
+from edge_app import Running
+images = np.load(bundle.parent / "images.npy")
+options = ("--steps", "5", "--retrain-after", "3")
+with Running(bundle, folder / "state", *options) as service:
+    first = service.until(generation=0)
+    for image in images[:3]:
+        service.client.correct(image, "bar")
+with Running(bundle, folder / "state", *options) as service:
+    kept = service.status()["kept"]
+    status = service.until(generation=3)
+    answers = [service.client.classify(image)["probability"] for image in images]
+    service.stop()
+found = {"machine": platform.machine(), "kept": kept, "answers": answers}
+print(json.dumps({**found, "resident_bytes": status["resident_bytes"]}))
+"""
+
+
+@pytest.mark.arm64
+def test_the_service_on_arm64(folder: Path, inside: Path) -> None:  # noqa: F811
+    """Killed after three corrections, it learns them when it is started again; its weights answer here as there."""
+    shutil.copytree(APP, inside / "examples" / "edge_app")
+    (inside / "tests").mkdir()
+    shutil.copy(Path(__file__).with_name("edge_app.py"), inside / "tests")
+    shutil.copytree(folder, inside / "bundle")
+    np.save(inside / "images.npy", IMAGES)
+    told = told_by_arm64(inside, ON_ARM64, inside, inside / "bundle")
+    assert (told["machine"], told["kept"]) == ("aarch64", 3)
+    (weights,) = (inside / "state").glob("weights-*-000000003.safetensors")
+    assert np.allclose(told["answers"], answers_of(folder, weights), atol=1e-4)

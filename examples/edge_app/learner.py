@@ -85,13 +85,12 @@ def _start(student: edgedd.Student, generations: Generations) -> None:
     if not student.bundle.holds("weights.safetensors"):
         student.fit(seed=0)
     student.save(path)
+    student.load_weights(path)  # forgets the optimizer's state, as whoever finds the file begins without one
 
 
 def _be_modest(parent: int) -> None:
-    """Yield the processor, be the first to go when memory runs out, and end with the service."""
+    """Yield the processor, and end with the service."""
     os.nice(10)
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent and os.getppid() != parent:
         raise SystemExit(FAILED)  # it ended before this one was told

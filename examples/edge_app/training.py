@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,8 @@ class Training:
         script = Path(__file__).with_name("learner.py")
         words = [sys.executable, script, self._bundle, self._state, "--steps", str(self._policy.steps)]
         self._learner = subprocess.Popen([*words, "--parent", str(os.getpid())], stdout=subprocess.PIPE)
+        with suppress(OSError):  # when memory runs out it is the one to go, from its first instruction on
+            Path(f"/proc/{self._learner.pid}/oom_score_adj").write_text("1000")
 
 
 def _parsed(output: bytes) -> dict[str, object]:
