@@ -1,4 +1,4 @@
-"""Write README's tables from benchmarks/results/*.json; `--check` fails when they differ.
+"""Write the tables of README and docs/ from benchmarks/results/*.json; `--check` fails when they differ.
 
 python benchmarks/tables.py [--check]
 """
@@ -6,10 +6,12 @@ python benchmarks/tables.py [--check]
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from device_tables import epoch, memory, speed
+from docs_tables import ablations, plan
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -56,23 +58,32 @@ def demo() -> str:
 
 
 TABLES = {"accuracy": accuracy, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
+DOCS = {
+    "docs/device.md": {"memory": memory},
+    "docs/methods.md": {"accuracy": accuracy, "ablations": ablations},
+    "docs/targets.md": {"plan": plan},
+}
 
 
 def main() -> int:
-    """0 when README holds what the results say."""
-    path = ROOT / "README.md"
+    """0 when README and docs/ hold what the results say."""
+    return max(_fill(name, tables) for name, tables in {"README.md": TABLES, **DOCS}.items())
+
+
+def _fill(name: str, tables: dict[str, Callable[[], str]]) -> int:
+    path = ROOT / name
     text = path.read_text()
-    for name, make in TABLES.items():
-        pattern = rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)"
+    for table, make in tables.items():
+        pattern = rf"(<!-- table:{table} -->\n).*?(<!-- /table:{table} -->)"
         if not re.search(pattern, text, re.DOTALL):
-            print(f"README.md has no place for the table {name}", file=sys.stderr)
+            print(f"{name} has no place for the table {table}", file=sys.stderr)
             return 1
-        table = make()
-        text = re.sub(pattern, lambda found: f"{found[1]}{table}\n{found[2]}", text, flags=re.DOTALL)  # noqa: B023
+        made = make()
+        text = re.sub(pattern, lambda found: f"{found[1]}{made}\n{found[2]}", text, flags=re.DOTALL)  # noqa: B023
     if "--check" not in sys.argv:
         path.write_text(text)
     elif text != path.read_text():
-        print("README.md differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
+        print(f"{name} differs from benchmarks/results: run python benchmarks/tables.py", file=sys.stderr)
         return 1
     return 0
 

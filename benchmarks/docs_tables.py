@@ -1,0 +1,80 @@
+"""Tables that stand only in docs/: ablations, the plan against measurements, the service at work."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return found
+
+
+def ablations() -> str:
+    """A line a pair of methods."""
+    result = _read("ablations_cifar10")
+    lines = ["| without | with | iterations | accuracy without | accuracy with | gain |", "|---|---|---|---|---|---|"]
+    for row in result["summary"]:
+        before, after = row["pair"].split("-")
+        after = f"{after} on {before}" if after == "iid" else after
+        figures = [f"{100 * row[key]:.1f} ± {100 * row[f'{key}_spread']:.1f} %" for key in ("before", "after")]
+        gain = f"{round(100 * row['gain'], 1) + 0.0:+.1f} ± {100 * row['gain_spread']:.1f}"
+        lines.append(f"| {before} | {after} | {row['iterations']} | {' | '.join(figures)} | {gain} |")
+    seeds = result["summary"][0]["seeds"]
+    note = (
+        f"{seeds} seeds, mean and sample deviation, gains in pairs; {result['ipc']} images a class, networks of width "
+        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; `{result['command']}`."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def plan() -> str:
+    """Prediction against measurement: memory over all points, memory caps over the boards."""
+    memory, boards = _read("planner_memory"), _read("plan_check")["cap"]
+    done = sum(row["outcome"] == "completed" for row in boards)
+    refused = sum(row["over"]["outcome"] == "refused" for row in boards)
+    low, high = memory["smallest_ratio"], memory["largest_ratio"]
+    return "\n".join(
+        [
+            "| what | result |",
+            "|---|---|",
+            f"| predicted over measured peak memory, {len(memory['rows'])} trainings | {low:.2f} to {high:.2f} |",
+            f"| plans that completed under a hard cap of their board's budget | {done} of {len(boards)} |",
+            f"| trainings larger than the budget, refused before memory was taken | {refused} of {len(boards)} |",
+            "",
+            f"On {memory['cores']} cores of {memory['processor']}, not on the boards; `{memory['command']}` and "
+            "`python benchmarks/plan_check.py`.",
+        ]
+    )
+
+
+def service() -> str:
+    """The service of examples/edge_app at work."""
+    result = _read("edge_service")
+    work, compared = result["work"], result["compared"]
+
+    def times(row: dict[str, float]) -> str:
+        return f"{row['median']:.1f} / {row['p99']:.1f} ms"
+
+    lines = [
+        "| what | result |",
+        "|---|---|",
+        f"| requests, retrainings | {work['requests']:,}, {work['trainings']} |",
+        f"| resident memory of the service after warm-up | {work['warm_mb']:.1f} MB |",
+        f"| largest after that | {work['largest_mb']:.1f} MB |",
+        f"| growth | {100 * work['growth']:.1f} % |",
+        f"| peak of the process that learns | {work['learner_peak_mb']:.0f} MB |",
+    ]
+    if work["group_peak_mb"] is not None:
+        lines.append(f"| both together, of a cap of {result['limit_mb']} MB | {work['group_peak_mb']:.0f} MB |")
+    lines += [
+        f"| answer on the socket, median and 99th percentile, idle | {times(work['idle_ms'])} |",
+        f"| the same while it learns | {times(work['beside_learner_ms'])} |",
+        f"| classification alone | {times(compared['alone_ms'])} |",
+        f"| beside learning in a process of its own, as it is done | {times(compared['process_ms'])} |",
+        f"| beside learning on a thread instead | {times(compared['thread_ms'])} |",
+    ]
+    note = f"{result['student']} on 3x32x32; {result['cores']} cores of {result['processor']}, shared with other work."
+    return "\n".join([*lines, "", f"{note} `{result['command']}`."])
