@@ -31,7 +31,7 @@ CARD, TARGET = "CARD.md", "target.toml"
 NEEDED = (SET, TRAIN_STEP, PREDICT)
 OF_EACH_STUDENT = (TRAIN_STEP, PREDICT)
 MOST_STUDENTS = 16
-MAX_MANIFEST, SIGNATURE_BYTES = 2**20, 64
+MAX_MANIFEST, SIGNATURE_BYTES = 2**18, 64
 MOST_BYTES = {  # of each file beside the manifest
     SET: 2**28,
     TRAIN_STEP: 2**24,
@@ -100,7 +100,13 @@ class Bundle:
             from edgedd.bundle_archive import load_archive
 
             return load_archive(folder, require_signature, student)
-        return cls.of_folder(folder, folder, require_signature, student)
+        before = _manifest_of(folder)
+        try:
+            return cls.of_folder(folder, folder, require_signature, student)
+        except BundleError:
+            if _manifest_of(folder) == before:
+                raise
+        return cls.load(folder, require_signature=require_signature, student=student)  # it was replaced meanwhile
 
     @classmethod
     def of_folder(
@@ -137,6 +143,12 @@ class Bundle:
                 f"{self.path} has no {stored}, wanted one of {', '.join(self.files)}: export it again with it"
             )
         return self.path / stored
+
+    def checked(self, name: str) -> Path:
+        """`file`, as it was when the bundle was loaded. Raises BundleError when it was altered or replaced since."""
+        path = self.file(name)
+        _check_file(path, path, self.files[path.name])
+        return path
 
     def holds(self, name: str) -> bool:
         """Whether the bundle has the file WEIGHTS, PREDICT_INT8, CARD or TARGET, which not every bundle has."""
@@ -185,6 +197,14 @@ def most_bytes(name: str) -> int | None:
     if file in OF_EACH_STUDENT and STUDENT_NAME.fullmatch(student):
         return MOST_BYTES[file]
     return MOST_BYTES.get(name)
+
+
+def _manifest_of(folder: Path) -> bytes | None:
+    try:
+        with open(folder / MANIFEST, "rb") as file:
+            return file.read(MAX_MANIFEST)
+    except OSError:
+        return None
 
 
 def _check_file(path: Path, shown: Path, wanted: Mapping[str, Any]) -> None:

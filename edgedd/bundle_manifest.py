@@ -18,7 +18,7 @@ from edgedd.bundle import (
 )
 from edgedd.errors import BundleError
 
-MOST_COMMAS = 2**14  # bounds what JSON's objects take, which is up to twenty times the text
+MOST_COMMAS = 2**13  # bounds what JSON's objects take, which is up to twenty times the text
 _FIRST_KEYS = {"version", "edgedd", "student", "image_shape", "classes", "mode", "target", "threads", "files"}
 _ADDED = {1: set(), 2: {"micro_batch", "licence"}, 3: {"more_students"}}  # keys by the version that brought them
 _MOST_AT_ONCE = {"threads": 1024, "micro_batch": 65_536}

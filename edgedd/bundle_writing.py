@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgedd.atomic import refuse_unwritable, sync_folder, write_bytes
+from edgedd.atomic import PARTIAL, exchange, only_writer, refuse_unwritable, sync_folder, write_bytes
 from edgedd.bundle import ARCHIVE, MANIFEST, SIGNATURE, VERSION, Bundle, most_bytes
 from edgedd.bundle_archive import archive_bytes
 from edgedd.errors import SettingError
@@ -29,7 +29,8 @@ def write_bundle(
     micro_batch, with its files in `contents`. `sign` is a file with the Ed25519 key (PEM) that signs the manifest.
 
     Raises:
-        SettingError: something else than a bundle is at `path`, it cannot be written, or the key cannot be used.
+        SettingError: something else than a bundle is at `path`, another process writes it or it cannot be written, or
+            the key cannot be used.
         MissingExtra: a signature is wanted and the extra [sign] is not installed.
     """
     path = Path(path)
@@ -43,11 +44,13 @@ def write_bundle(
         from edgedd.signature import signature
 
         written[SIGNATURE] = signature(manifest, sign)
-    if path.name.endswith(ARCHIVE):
-        write_bytes(path, archive_bytes(written))
-    else:
-        _write_folder(path, written)
-    return Bundle.load(path)
+    with only_writer(path):
+        refuse_other(path)
+        if path.name.endswith(ARCHIVE):
+            write_bytes(path, archive_bytes(written))
+        else:
+            _write_folder(path, written)
+        return Bundle.load(path)
 
 
 def refuse_other(path: Path) -> None:
@@ -65,7 +68,7 @@ def refuse_other(path: Path) -> None:
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=PARTIAL))
         try:
             for name, content in contents.items():
                 _write_synced(temporary / name, content)
@@ -88,9 +91,14 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Rename `temporary` to `folder`; an older folder steps aside first and comes back if the rename fails."""
+    """Rename `temporary` to `folder`, in exchange for an older folder, which is then called `temporary`.
+
+    Where the system cannot exchange, the older one steps aside for a moment, and comes back if the rename fails.
+    """
     if not folder.exists():
         os.rename(temporary, folder)
+        return
+    if exchange(temporary, folder):
         return
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
     os.rename(folder, aside / "bundle")

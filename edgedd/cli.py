@@ -1,5 +1,7 @@
 """The `edgedd` command: parse, call one library function, print. Data on stdout, messages on stderr."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -14,6 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil labelled images into kilobytes; train from them on a device with stock onnxruntime.",
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 INTERRUPTED = 130  # the status of shells for a process that Ctrl-C ended
 UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of it inside newer typers
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -232,6 +235,7 @@ def main() -> None:
     """The console script: a user's mistake is one line on stderr and exit status 2."""
     try:
         status = app(sys.argv[1:] or ["--help"], prog_name="edgedd", standalone_mode=False)
+        sys.stdout.flush()
     except EdgeddError as error:
         _refuse(str(error))
     except UsageError as error:
@@ -241,6 +245,12 @@ def main() -> None:
         if package in ("", "edgedd"):
             raise
         _refuse(str(MissingExtra(package, "this command", "distill")))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what is left to print fails once more at exit
+        where = f" {error.filename}" if error.filename else ""
+        _refuse(f"cannot write{where}: {error.strerror}; make room and run it again")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:

@@ -1,6 +1,7 @@
 """The user's own data: an `.npz` file or a folder of class folders, hostile until checked."""
 
 import math
+import os
 import struct
 import tokenize
 import warnings
@@ -18,6 +19,7 @@ from edgedd.set_metadata import MAX_CLASSES
 from edgedd.stratified import held_out
 
 MAX_ARRAY_BYTES = 8 * 2**30
+MOST_LISTED = 2**16  # bytes of a zip's list of entries, each of which takes many times as much in memory
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _LAYOUT = "train_images, train_labels, test_images, test_labels and, if you like, classes"
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -36,6 +38,7 @@ def read_npz(path: Path) -> Parts:
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is not an .npz file, wanted one with {_LAYOUT}: write it with numpy.savez_compressed")
     try:
+        _check_listing(path)
         with zipfile.ZipFile(path) as archive:
             _check_headers(path, archive)
         with np.load(path, allow_pickle=False) as stored:
@@ -47,6 +50,20 @@ def read_npz(path: Path) -> Parts:
     for name in ("train_images", "test_images"):
         arrays[name] = _channels_first(f"{path}: {name}", arrays[name])
     return {**arrays, "classes": _npz_classes(path, arrays)}
+
+
+def _check_listing(path: Path) -> None:
+    """Refuse a zip with a comment, which numpy writes none of, or with a long list of entries, which is read whole."""
+    with open(path, "rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 98, 0))
+        tail = file.read()  # with the end of a zip of 64 bits (56), where that is (20), and the end of any zip (22)
+    end = tail[-22:]
+    if end[:4] != b"PK\x05\x06" or end[20:] != b"\0\0":
+        raise zipfile.BadZipFile("File is not a zip file")
+    long = tail[-42:-38] == b"PK\x06\x07"
+    listed = int.from_bytes(tail[-58:-50] if long else end[12:16], "little")
+    if listed > MOST_LISTED:
+        raise DataError(f"{path} lists its arrays in {listed} bytes, wanted {MOST_LISTED} at most: {_LAYOUT}")
 
 
 def _check_headers(path: Path, archive: zipfile.ZipFile) -> None:
@@ -68,7 +85,7 @@ def _check_headers(path: Path, archive: zipfile.ZipFile) -> None:
             raise DataError(
                 f"{path}: {name} is a pickled object array, wanted plain numbers: convert it and save again"
             )
-        size = math.prod(shape) * dtype.itemsize
+        size = math.prod(shape) * max(dtype.itemsize, 1)  # numpy makes one character of texts of none
         if size > min(room, MAX_ARRAY_BYTES):
             raise DataError(
                 f"{path}: {name} claims {size} bytes and the file holds {room}, wanted at most {MAX_ARRAY_BYTES}: "
@@ -99,8 +116,9 @@ def _npz_classes(path: Path, arrays: dict[str, Any]) -> tuple[str, ...]:
                 f"{path}: a label is {count - 1}, wanted 0..K-1 with at most {MAX_CLASSES} classes: renumber them"
             )
         return tuple(map(str, range(count)))
-    if names.ndim != 1 or names.dtype.kind not in "US":
-        raise DataError(f"{path}: classes is {names.dtype} {names.shape}, wanted a row of names, one a class")
+    if names.ndim != 1 or names.dtype.kind not in "US" or len(names) > MAX_CLASSES:
+        wanted = f"wanted a row of names, one a class, {MAX_CLASSES} at most"
+        raise DataError(f"{path}: classes is {names.dtype} {names.shape}, {wanted}")
     return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in names.tolist())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgedd.atomic import refuse_unwritable
+from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.bundle import ARCHIVE, WEIGHTS, Bundle
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
@@ -180,8 +180,9 @@ def train_bundle(
         if on_step:
             on_step("train", epoch, epochs, loss)
 
-    result = student.fit(seed=seed, on_epoch=on_epoch)
-    student.save(output)
+    with only_writer(output):
+        result = student.fit(seed=seed, on_epoch=on_epoch)
+        student.save(output)
     row = {
         "student": student.bundle.student,
         "steps": result.steps,

@@ -26,7 +26,7 @@ from edgedd.errors import TargetError
 ISAS = ("aarch64", "armv7l", "x86_64", "riscv64", "xtensa")
 KINDS = ("measured", "published", "estimated")
 THIS_MACHINE = "this-machine"
-MAX_FILE_BYTES = 65_536
+MAX_FILE_BYTES = 2**14
 _FIGURES = {
     "process_ram_bytes": int,
     "storage_bytes": int,
@@ -163,6 +163,8 @@ def _read(path: Path) -> Target:
         return _target(path.stem, values)
     except TargetError as error:
         raise TargetError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise TargetError(f"{path} nests too deeply, wanted a profile like those of 'edgedd targets'") from error
 
 
 def _target(name: str, values: Mapping[str, Any]) -> Target:

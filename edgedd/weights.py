@@ -12,7 +12,7 @@ from edgedd.atomic import write_bytes
 from edgedd.errors import FormatError
 from edgedd.parameters import ParameterSpec
 
-HEADER_ROOM = 2**20
+HEADER_ROOM, NAME_ROOM = 4096, 256  # bytes of a header, and of a parameter in it without its name
 
 
 def save_weights(path: str | os.PathLike[str], parameters: Mapping[str, np.ndarray]) -> None:
@@ -29,12 +29,16 @@ def weights_bytes(parameters: Mapping[str, np.ndarray]) -> bytes:
 def load_weights(path: str | os.PathLike[str], specs: Mapping[str, ParameterSpec]) -> dict[str, np.ndarray]:
     """Read parameters of exactly the names and shapes of `specs`, float32 and finite. Raises FormatError."""
     path = Path(path)
-    most = HEADER_ROOM + 4 * sum(int(np.prod(spec.shape)) for spec in specs.values())
+    header = HEADER_ROOM + sum(NAME_ROOM + 6 * len(name) for name in specs)
+    most = header + 4 * sum(int(np.prod(spec.shape)) for spec in specs.values())
     try:
         size = path.stat().st_size
         if size > most:
             raise FormatError(f"{path} has {size} bytes, wanted at most {most}: these weights are of another student")
-        tensors = safetensors.numpy.load(path.read_bytes())
+        content = path.read_bytes()
+        if int.from_bytes(content[:8], "little") > header:  # small tensors in great number take much memory
+            raise FormatError(f"{path} has another header, wanted weights of this student: train or copy it again")
+        tensors = safetensors.numpy.load(content)
     except OSError as error:
         raise FormatError(f"cannot read {path}: {error.strerror}; wanted weights (.safetensors)") from error
     except FormatError:

@@ -66,8 +66,8 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    kept = [".set.bin.checkpoint", ".set.bin.abc", "set.bin.abcdefgh", ".set_bin.abcdefgh"]
-    for name in (*kept, ".set.bin.a1b2c3_9"):
+    kept = [".set.bin.template", ".set.bin.abc.partial", "set.bin.abcdefgh.partial", ".set_bin.abcdefgh.partial"]
+    for name in (*kept, ".set.bin.a1b2c3_9.partial"):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path / "set.bin")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

@@ -21,7 +21,7 @@ import numpy as np
 
 import edgedd
 from edgedd import memory_model
-from edgedd.atomic import refuse_unwritable
+from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.bundle import PREDICT, SET, TRAIN_STEP, Bundle
 from edgedd.bundle_writing import write_bundle
@@ -73,14 +73,14 @@ def calibrate(
     path = Path(output) if output is not None else user_folder() / f"{base.name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     refuse_unwritable(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with only_writer(path), tempfile.TemporaryDirectory() as folder:
         own = [shipped_bundle(Path(folder) / name, name) for name in STUDENTS]
         points = _points_of(own) + (OWN_WEIGHT * _points(Bundle.load(bundle)) if bundle is not None else [])
         rates = fitted([share for share, _ in points], [seconds for _, seconds in points])
         together = _together(own[1], base.cores)
         floor = _idle_bytes(own[0])
-    measured = _measured(base, rates, together, floor)
-    write_target(path, measured)
+        measured = _measured(base, rates, together, floor)
+        write_target(path, measured)
     return path, measured
 
 

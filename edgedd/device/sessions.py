@@ -152,7 +152,7 @@ class Sessions:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.enable_cpu_mem_arena = not self.runtime.low_memory
         options.enable_mem_pattern = False  # one block planned ahead is larger than what the arena ends up with
-        path = self.bundle.file(name)
+        path = self.bundle.checked(name)
         try:
             return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -4,9 +4,12 @@ Letters: b images, m images from outside, k rows of the set, C channels, H and W
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -25,6 +28,8 @@ PREDICT_BATCH = 64
 NO_ROWS = np.zeros(0, np.int64)
 OnEpoch = Callable[[int, float], object]
 OnStep = Callable[[int, int, float], object]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,29 @@ class TrainResult:
         return float(self.losses[-1])
 
 
+def _by_one_thread(
+    method: Callable[Concatenate["Student", Given], Result],
+) -> Callable[Concatenate["Student", Given], Result]:
+    """Refuse while another thread trains the student; what training calls may train in turn."""
+
+    @wraps(method)
+    def alone(student: "Student", /, *arguments: Given.args, **options: Given.kwargs) -> Result:
+        if not student.training.acquire(blocking=False):
+            raise SettingError("another thread trains this student: wait for it, or load one of your own")
+        try:
+            return method(student, *arguments, **options)
+        finally:
+            student.training.release()
+
+    return alone
+
+
 class Student:
-    """Made by `Student.load`. Attributes: `bundle`, `synthetic` (the set), `recipe`, `classes`."""
+    """Made by `Student.load`. Attributes: `bundle`, `synthetic` (the set), `recipe`, `classes`.
+
+    One thread trains it, and holds `training`: `fit`, `step`, `save` and `load_weights` raise SettingError while
+    another one does. `predict`, `evaluate` and `parameters` are for any thread, with the parameters of that moment.
+    """
 
     def __init__(self, bundle: Bundle, synthetic: SyntheticSet, runtime: Runtime, seed: int) -> None:
         self.bundle, self.synthetic = bundle, synthetic
@@ -51,9 +77,10 @@ class Student:
         self._sessions = Sessions(bundle, runtime)
         facts = self._sessions.facts
         self._specs = {**facts.parameters, **facts.buffers}
-        self._given = load_weights(bundle.file(WEIGHTS), self._specs) if bundle.holds(WEIGHTS) else {}
+        self._given = load_weights(bundle.checked(WEIGHTS), self._specs) if bundle.holds(WEIGHTS) else {}
         self._trainer = Trainer(self._sessions, synthetic, self._fresh(np.random.default_rng(seed)))
         self._changed = not self._given
+        self.training = threading.RLock()
 
     @classmethod
     def load(
@@ -80,7 +107,7 @@ class Student:
         FormatError for a bundle that is incomplete or altered, SettingError for impossible options.
         """
         bundle = Bundle.load(path, require_signature=require_signature, student=student)
-        synthetic = SyntheticSet.load(bundle.file(SET))
+        synthetic = SyntheticSet.load(bundle.checked(SET))
         if (synthetic.parameterization.shape, synthetic.classes) != (bundle.image_shape, bundle.classes):
             raise BundleError(f"{bundle.path}: the manifest and the set differ in shape or classes: export it again")
         return cls(bundle, synthetic, Runtime(threads, low_memory, micro_batch), seed)
@@ -107,6 +134,7 @@ class Student:
         threads, statistics = self._sessions.threads, facts.batch_statistics
         return suited_micro_batch(batch, threads, facts.activation_bytes, batch_statistics=statistics)
 
+    @_by_one_thread
     def fit(
         self,
         seed: int = 0,
@@ -149,6 +177,7 @@ class Student:
         self._trainer.check_finite()
         return TrainResult(len(losses), time.perf_counter() - began, np.array(losses, np.float32))
 
+    @_by_one_thread
     def step(self, images: np.ndarray, soft_labels: np.ndarray, lr: float, *, rows: np.ndarray = NO_ROWS) -> float:
         """One optimizer step on images from outside, together with `rows` of the set to rehearse.
 
@@ -189,11 +218,13 @@ class Student:
         labels = checked_labels(labels, len(images), len(self.classes))
         return float(np.mean(self.predict(images, int8=int8).argmax(axis=1) == labels))
 
+    @_by_one_thread
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters to a .safetensors file, whole or not at all."""
         self._trainer.check_finite()
         save_weights(path, self.parameters)
 
+    @_by_one_thread
     def load_weights(self, path: str | os.PathLike[str]) -> None:
         """Take over the parameters that `save` wrote. Raises FormatError when they are of another student."""
         self._changed = True

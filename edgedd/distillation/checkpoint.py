@@ -1,5 +1,9 @@
-"""Checkpoints of a distillation: written whole or not at all, refused when they belong to another run."""
+"""Checkpoints of a distillation: written whole or not at all, refused when damaged or when they are of another run.
 
+A line, the SHA-256 of the rest, and what torch.save wrote, whose own sums torch.load does not check.
+"""
+
+import hashlib
 import io
 import json
 import time
@@ -12,6 +16,7 @@ from edgedd.atomic import remove_leftovers, write_bytes
 from edgedd.errors import SettingError
 
 EVERY_SECONDS = 30.0
+MAGIC = b"edgedd checkpoint 1\n"
 
 
 class Checkpoint:
@@ -31,7 +36,8 @@ class Checkpoint:
         """Write the state of tensors, numbers and strings."""
         buffer = io.BytesIO()
         torch.save({"settings": self.settings, "state": state}, buffer)
-        write_bytes(self.path, buffer.getvalue())
+        content = buffer.getvalue()
+        write_bytes(self.path, MAGIC + hashlib.sha256(content).digest() + content)
         self.saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -42,7 +48,7 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            saved = torch.load(self.path, weights_only=True, map_location="cpu")
+            saved = torch.load(io.BytesIO(self._content()), weights_only=True, map_location="cpu")
             settings, state = saved["settings"], saved["state"]
         except Exception as error:
             raise SettingError(f"cannot read the checkpoint {self.path}: delete it and start again") from error
@@ -51,6 +57,14 @@ class Checkpoint:
             odd = ", ".join(sorted(key for key in ours if ours[key] != theirs.get(key)))
             raise SettingError(f"the checkpoint {self.path} has another {odd}: use the same options or delete it")
         return dict(state)
+
+    def _content(self) -> bytes:
+        """What torch.save wrote. Raises OSError, ValueError when it is damaged."""
+        with open(self.path, "rb") as file:
+            head, content = file.read(len(MAGIC) + hashlib.sha256().digest_size), file.read()
+        if head != MAGIC + hashlib.sha256(content).digest():
+            raise ValueError("damaged")
+        return content
 
     def remove(self) -> None:
         """After the output is written; also what a killed run left of a checkpoint."""

@@ -114,7 +114,8 @@ def experts(
     reads up to its latest start plus the epochs that it matches. Trained on the images that `edgedd distill` trains on
     with the same seed: the validation split is held out.
 
-    Raises SettingError: an impossible count, or a folder with experts of other settings.
+    Raises SettingError: an impossible count, a folder with experts of other settings, or one where another process
+    trains the same.
     """
     for name, value in (("count", count), ("epochs", epochs), ("width", width)):
         if value < 1:
@@ -147,7 +148,8 @@ def _train(folder: ExpertFolder, training: ExpertTraining, numbers: list[int], o
             if on_epoch:
                 on_epoch(done, total)
 
-        training.trained([folder.settings.seed, 7, number], folder.epochs, part, keep)
+        with folder.only_writer(number):
+            training.trained([folder.settings.seed, 7, number], folder.epochs, part, keep)
 
 
 def few_experts(

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 import edgedd
 from edgedd import planner
-from edgedd.atomic import refuse_unwritable
+from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import ranks, recipe_search
 from edgedd.distillation.checkpoint import Checkpoint
@@ -46,7 +47,7 @@ def distill(
     options and seed give the same file on the same machine.
 
     Raises:
-        SettingError, BudgetError, DataError: one line each.
+        SettingError, BudgetError, DataError: one line each; also when another process writes the same output.
     """
     for name in options:
         if name not in Options.names():
@@ -54,8 +55,9 @@ def distill(
     chosen = Options(**options)
     if chosen.output is not None:
         refuse_unwritable(chosen.output)
-    loaded = data if isinstance(data, LabelledImages) else load_data(data)
-    return Distillation(loaded, for_target(chosen, loaded), on_step).run()
+    with only_writer(chosen.output) if chosen.output is not None and ranks.speaks() else nullcontext():
+        loaded = data if isinstance(data, LabelledImages) else load_data(data)
+        return Distillation(loaded, for_target(chosen, loaded), on_step).run()
 
 
 class Distillation:
