@@ -30,6 +30,7 @@ _ROOMS = {
     "targets": "edgedd.target",
     "try_students": "edgedd.device.trying",
     "verify": "edgedd.verification",
+    "write_report": "edgedd.report.page",
 }
 __all__ = [
     "Augmentation",
@@ -53,6 +54,7 @@ __all__ = [
     "targets",
     "try_students",
     "verify",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from edgedd.labelled_images import LabelledImages, load_data
     from edgedd.planning import plan
     from edgedd.recipe import Recipe
+    from edgedd.report.page import write_report
     from edgedd.report.preview import preview
     from edgedd.synthetic_set import SyntheticSet
     from edgedd.target import load_target, targets

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle, cli_experts, cli_pack, cli_try
+from edgedd import cli_boards, cli_bundle, cli_experts, cli_pack, cli_report, cli_try
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -225,6 +225,7 @@ app.command()(cli_boards.plan)
 app.command()(cli_boards.calibrate)
 app.command()(cli_experts.experts)
 app.command()(cli_pack.pack)
+app.command()(cli_report.report)
 app.command("try")(cli_try.try_)
 app.command()(cli_bundle.verify)
 app.command()(cli_bundle.install)

@@ -67,7 +67,7 @@ def _answer(bundle: Path | None, shape: str | None, wanted: dict[str, Any]) -> A
     if bundle is None:
         return planning.plan(image_shape=None if shape is None else _shape(shape), **wanted)
     target = wanted.pop("target")
-    how = {key: wanted.pop(key) for key in ("threads", "micro_batch") if key in wanted}
+    how = {key: wanted.pop(key) for key in ("threads", "micro_batch", "student") if key in wanted}
     odd = [*wanted, *(["shape"] if shape else [])]
     if odd:
         raise SettingError(f"a bundle has its own {', '.join(sorted(odd))}: leave that out, or plan without --bundle")

@@ -75,14 +75,16 @@ def plan(
     )
 
 
-def plan_bundle(bundle: str | os.PathLike[str], target: str, **wanted: Any) -> Plan:
+def plan_bundle(bundle: str | os.PathLike[str], target: str, *, student: str | None = None, **wanted: Any) -> Plan:
     """How a board trains a bundle that is there already; `wanted` may hold threads and micro_batch.
+
+    `student` is one of the bundle's, by default its first.
 
     Takes what a device has: the training graph says all that is needed. Raises as `plan` does, and BundleError.
     """
     from edgedd.device.planned_bundle import facts_of_bundle
 
-    board, opened, how = training_target(target), Bundle.load(bundle), Wanted(**wanted)
+    board, opened, how = training_target(target), Bundle.load(bundle, student=student), Wanted(**wanted)
     synthetic = SyntheticSet.load(opened.file(SET))
     form, classes = synthetic.parameterization, opened.classes
     how = replace(how, recipe=synthetic.recipe, ipc=synthetic.ipc)

@@ -1,0 +1,61 @@
+"""Results that a report is given: what `edgedd evaluate --json` and `edgedd try --json` printed."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgedd.errors import SettingError
+
+MAX_BYTES, MAX_ROWS = 2**20, 500
+WANTED = "wanted what `edgedd evaluate --json` or `edgedd try --json` printed"
+NAMES = ("what", "baseline", "name", "student")
+Row = dict[str, Any]
+
+
+def read_results(path: str | os.PathLike[str]) -> list[Row]:
+    """Rows of a file: name, student, accuracy and spread (fractions), bytes, seconds and peak_bytes (None if not told).
+
+    `of_set` tells rows of the set from those of baselines. Raises SettingError for something else.
+    """
+    try:
+        if not Path(path).is_file():
+            raise SettingError(f"{path} is missing or no file, {WANTED}")
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise SettingError(f"{path} has more than {MAX_BYTES} bytes, {WANTED}")
+        values = json.loads(content)
+    except OSError as error:
+        raise SettingError(f"cannot read {path}: {error.strerror}; {WANTED}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(f"{path} is not JSON, {WANTED}") from error
+    rows = values.get("rows") if isinstance(values, dict) else values
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ROWS:
+        raise SettingError(f"{path} has no list of rows, {WANTED}")
+    found = [_row(row) for row in rows if not (isinstance(row, dict) and "error" in row)]
+    if None in found or not found:
+        raise SettingError(f"{path} has a row without an accuracy in [0, 1], {WANTED}")
+    return [row for row in found if row is not None]
+
+
+def _row(row: Any) -> Row | None:
+    if not isinstance(row, Mapping) or not _number(row.get("accuracy"), 1):
+        return None
+    name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), "")
+    student = row["student"] if isinstance(row.get("student"), str) else ""
+    numbers = {key: row.get(key) if _number(row.get(key), 1e15) else None for key in ("bytes", "seconds", "peak_bytes")}
+    spread = row["spread"] if _number(row.get("spread"), 1) else 0.0
+    return {"name": name, "student": student, "accuracy": row["accuracy"], "spread": spread, **numbers} | {
+        "of_set": name == student and not row.get("baseline")
+    }
+
+
+def _number(value: Any, most: float) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= most
+    )
