@@ -209,11 +209,14 @@ def test_results_of_evaluate_and_of_try_are_read(tmp_path: Path) -> None:
 
 
 def test_the_command_without_training(folder: Path, command: Command, tmp_path: Path) -> None:
+    images, labels = blobs(2, seed=5)
+    of_two = {"train_images": images, "train_labels": labels % 2, "test_images": images, "test_labels": labels % 2}
+    np.savez(tmp_path / "two.npz", **of_two)
     ran = command("report", folder, "-o", tmp_path / "r.html", "--no-train")
     assert ran.status == 0 and ran.out.endswith("bytes\n")
     words = Page(tmp_path / "r.html").words
     assert "Memory of training" in words and "Learning curves" not in words and "Class by class" not in words
-    other = command("report", folder, "-o", tmp_path / "r.html", "--data", "digits")
+    other = command("report", folder, "-o", tmp_path / "r.html", "--data", tmp_path / "two.npz")
     assert other.status == 2 and "has other images or classes than" in other.err
 
 
