@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -205,7 +206,19 @@ def test_results_of_evaluate_and_of_try_are_read(tmp_path: Path) -> None:
     tried = {"student": "mlp", "accuracy": 0.4, "seconds": 2.5, "peak_bytes": 9, "steps": 3}
     (tmp_path / "t.json").write_text(json.dumps({"rows": [tried, {"student": "x", "error": "too large"}]}))
     row = {"name": "mlp", "student": "mlp", "accuracy": 0.4, "spread": 0.0, "seconds": 2.5, "peak_bytes": 9}
-    assert read_results(tmp_path / "t.json") == [row | {"bytes": None, "of_set": True}]
+    assert read_results(tmp_path / "t.json") == [row | {"short": "mlp", "bytes": None, "of_set": True}]
+    ours = {"student": "mlp", "accuracy": 0.4, "bytes": 100, "trained_on": "synthetic set"}
+    theirs = ours | {"trained_on": "jpeg (q 20), kmeans, soft labels", "storage": "jpeg"}
+    (tmp_path / "e.json").write_text(json.dumps([ours, theirs]))
+    told = [(row["short"], row["of_set"]) for row in read_results(tmp_path / "e.json")]
+    assert told == [("synthetic set", True), ("jpeg", False)]
+
+
+def test_names_in_a_chart_do_not_lie_upon_each_other() -> None:
+    found = charts.bytes_chart("t", [(1000.0, 0.5 + k / 1000, 0.0, str(k), "ours") for k in range(9)])
+    places = sorted(mark.name_y for mark in found.marks)
+    assert all(b - a >= charts.LINE - 1e-9 for a, b in itertools.pairwise(places))
+    assert places[0] > 0 and places[-1] <= charts.HEIGHT - charts.BOTTOM
 
 
 def test_the_command_without_training(folder: Path, command: Command, tmp_path: Path) -> None:

@@ -6,17 +6,25 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40
-MOST_POINTS = 240
+MOST_POINTS, LINE = 240, 14
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A named point: `x` and `y` are places, `spread` half a bar's height, `kind` a class of the style sheet."""
+    """A named point.
+
+    Attributes:
+        x, y: its place.
+        spread: half the height of its bar.
+        name_y: where its name stands, apart from the other names.
+        kind: a class of the style sheet.
+    """
 
     x: float
     y: float
     spread: float
+    name_y: float
     name: str
     kind: str
 
@@ -77,11 +85,24 @@ def bytes_chart(title: str, found: Sequence[tuple[float, float, float, str, str]
     ]
     up = Axis(*_around(ends, 0, 100), HEIGHT - BOTTOM, TOP)
     unit = (HEIGHT - BOTTOM - TOP) / (up.high - up.low)
+    names = _apart([up.place(y) for y in heights])
     marks = [
-        Mark(across.place(size), up.place(y), round(s * unit, 1), name, kind)
-        for (size, _, _, name, kind), y, s in zip(found, heights, spreads, strict=True)
+        Mark(across.place(size), up.place(y), round(s * unit, 1), name_y, name, kind)
+        for (size, _, _, name, kind), y, s, name_y in zip(found, heights, spreads, names, strict=True)
     ]
     return Chart(title, "bytes of the file", "%", across.ticks(), up.ticks(), marks=marks)
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """The places, moved so that lines of text there do not lie upon each other; down first, then up from the bottom."""
+    order = sorted(range(len(places)), key=lambda k: places[k])
+    moved, last = list(places), float("-inf")
+    for k in order:
+        last = moved[k] = max(moved[k], last + LINE)
+    last = HEIGHT - BOTTOM + LINE
+    for k in reversed(order):
+        last = moved[k] = min(moved[k], last - LINE)
+    return moved
 
 
 def spoken(value: float) -> str:
@@ -108,7 +129,7 @@ def _round_logarithms(low: float, high: float) -> list[float]:
     for steps in ((1, 2, 5), (1, 3), (1,)):
         values = [m * 10.0**p for p in powers for m in steps if low <= m * 10.0**p <= high]
         if len(values) <= 6:
-            return values or [math.sqrt(low * high)]
+            return values if len(values) > 1 else _round_steps(low, high)
     return values[:: -(-len(values) // 6)]
 
 

@@ -56,14 +56,14 @@ def accuracy(rows: Sequence[Section], synthetic: SyntheticSet, learning: Learnin
     """Accuracy against bytes, and a table; None where there is nothing to show."""
     every = list(rows)
     if learning and learning.accuracy is not None:
-        here = {"name": "trained for this page", "student": learning.student, "spread": 0.0}
+        here = {"name": "trained for this page", "short": "this page", "student": learning.student, "spread": 0.0}
         here |= {"accuracy": learning.accuracy, "bytes": synthetic.nbytes, "seconds": learning.seconds}
         every.insert(0, here | {"peak_bytes": None, "of_set": True})
     if not every:
         return None
     sized = [row for row in every if row["bytes"]]
     points = [
-        (row["bytes"], row["accuracy"], row["spread"], row["name"], "ours" if row["of_set"] else "theirs")
+        (row["bytes"], row["accuracy"], row["spread"], row["short"], "ours" if row["of_set"] else "theirs")
         for row in sized
     ]
     table = [
@@ -76,7 +76,7 @@ def accuracy(rows: Sequence[Section], synthetic: SyntheticSet, learning: Learnin
         )
         for row in every
     ]
-    titles = ("", "test accuracy, %", "bytes", "seconds", "peak MB")
+    titles = ("", "accuracy, %", "bytes", "seconds", "peak MB")
     told = [k for k in range(len(titles)) if k < 2 or any(row[k] for row in table)]
     return {
         "chart": charts.bytes_chart("Test accuracy against bytes", points) if len({p[0] for p in points}) > 1 else None,

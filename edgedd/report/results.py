@@ -11,14 +11,16 @@ from edgedd.errors import SettingError
 
 MAX_BYTES, MAX_ROWS = 2**20, 500
 WANTED = "wanted what `edgedd evaluate --json` or `edgedd try --json` printed"
-NAMES = ("what", "baseline", "name", "student")
+NAMES = ("trained_on", "what", "name", "student")
+OURS = "synthetic set"  # what `evaluate --baselines` says of the set's own rows
 Row = dict[str, Any]
 
 
 def read_results(path: str | os.PathLike[str]) -> list[Row]:
     """Rows of a file: name, student, accuracy and spread (fractions), bytes, seconds and peak_bytes (None if not told).
 
-    `of_set` tells rows of the set from those of baselines. Raises SettingError for something else.
+    `of_set` tells rows of the set from those of baselines, `short` is a name for pictures. Raises SettingError for
+    something else.
     """
     try:
         if not Path(path).is_file():
@@ -50,9 +52,9 @@ def _row(row: Any) -> Row | None:
     student = row["student"] if isinstance(row.get("student"), str) else ""
     numbers = {key: row.get(key) if _number(row.get(key), 1e15) else None for key in ("bytes", "seconds", "peak_bytes")}
     spread = row["spread"] if _number(row.get("spread"), 1) else 0.0
-    return {"name": name, "student": student, "accuracy": row["accuracy"], "spread": spread, **numbers} | {
-        "of_set": name == student and not row.get("baseline")
-    }
+    short = row["storage"] if isinstance(row.get("storage"), str) else name
+    found = {"name": name, "short": short, "student": student, "accuracy": row["accuracy"], "spread": spread}
+    return {**found, **numbers, "of_set": name in (student, OURS)}
 
 
 def _number(value: Any, most: float) -> bool:
