@@ -19,8 +19,9 @@ from tiny_sets import random_set
 from edgedd.device import Student
 from edgedd.errors import SettingError
 from edgedd.exporting import export
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
-from edgedd.report import charts, pictures
+from edgedd.parameterization import DCT, Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.report import charts, page_sections, pictures
+from edgedd.report.learning import Learning
 from edgedd.report.page import write_report
 from edgedd.report.preview import pixels
 from edgedd.report.results import read_results
@@ -148,7 +149,13 @@ def test_pictures_stay_small_whatever_the_set() -> None:
     assert len(strips) == 100 and sum(len(strip.source) for strip in strips) < 450_000
 
 
-FORMS = [LowRank((3, 8, 9), 3, 2, 4), SharedBasis((3, 8, 10), 3, 2, 2), Formation((1, 8, 8), 2, 4), Pixels((1, 8, 8))]
+FORMS = [
+    LowRank((3, 8, 9), 3, 2, 4),
+    SharedBasis((3, 8, 10), 3, 2, 2),
+    Formation((1, 8, 8), 2, 4),
+    Pixels((1, 8, 8)),
+    DCT((3, 8, 8), 4, 8),
+]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.kind)
@@ -219,6 +226,24 @@ def test_names_in_a_chart_do_not_lie_upon_each_other() -> None:
     places = sorted(mark.name_y for mark in found.marks)
     assert all(b - a >= charts.LINE - 1e-9 for a, b in itertools.pairwise(places))
     assert places[0] > 0 and places[-1] <= charts.HEIGHT - charts.BOTTOM
+
+
+@pytest.mark.parametrize("num_classes", [3, 20])
+def test_confusion_is_told_by_the_true_class(num_classes: int) -> None:
+    """Ten images a class, all right but class 1, of which three are taken for class 2 and one for class 0."""
+    confusion = 10 * np.eye(num_classes, dtype=int)
+    confusion[1, :3] = 1, 6, 3
+    synthetic = random_set(Pixels((1, 8, 8), 8), num_classes, 1, seed=0)
+    learned = Learning("mlp", 0, 1, 1.0, np.zeros(1), [], 0, confusion)
+    found = page_sections.classes(synthetic, learned)
+    assert found is not None and learned.accuracy == (10 * num_classes - 4) / (10 * num_classes)
+    assert found["bars"][-1] == ("class 1", "60.0 %", 60.0)
+    assert found["pairs"] == [("class 1", "class 2", "30.0 %"), ("class 1", "class 0", "10.0 %")]
+    if num_classes == 3:
+        assert found["cells"][1] == [(10, 0.1), (60, 0.6), (30, 0.3)] and found["picture"] is None
+    else:
+        shown = unpacked(found["picture"])
+        assert not found["cells"] and shown[12, 12 * 2] == round(255 * (1 - 0.3**0.5)) < shown[12 * 2, 12] == 255
 
 
 def test_the_command_without_training(folder: Path, command: Command, tmp_path: Path) -> None:

@@ -50,14 +50,14 @@ def of_factors(synthetic: SyntheticSet) -> list[Picture]:
     """What the file stores, drawn: grey is zero, brighter is positive."""
     form, factors = synthetic.parameterization, synthetic.factors
     if isinstance(form, LowRank):
-        return [_cores(factors["core"]), *_mappers(factors["left"], factors["right"])]
+        return [_cores(factors["core"], "cores"), *_mappers(factors["left"], factors["right"])]
     if isinstance(form, SharedBasis):
         return [
             _signed_grid(factors["basis"][s], f"basis pictures of subspace {s + 1} of {form.subspaces}")
             for s in range(min(form.subspaces, MOST_SUBSPACES))
         ]
     if "images" not in factors:
-        return [_cores(values) for values in factors.values() if values.ndim == 4]
+        return [_cores(values, name) for name, values in factors.items() if values.ndim == 4]
     tiles = f", each {form.formation} x {form.formation} images" if isinstance(form, Formation) else ""
     return [_signed_grid(factors["images"], f"stored images{tiles}")]
 
@@ -76,10 +76,11 @@ def heat(matrix: np.ndarray, caption: str) -> Picture:
     return picture(np.kron(shown, np.ones((side, side), np.uint8)), caption)
 
 
-def _cores(core: np.ndarray) -> Picture:
+def _cores(core: np.ndarray, name: str) -> Picture:
     """Cores (n, C, r, r) spread over the set, each coefficient over three of its own deviations."""
     spread = 3 * core.std(axis=0) + 1e-12
-    return _signed_grid(core / spread, "cores, a square an image, each coefficient scaled by its own spread", scale=1.0)
+    caption = f"{name}, a square an image, each value scaled by its own spread"
+    return _signed_grid(core / spread, caption, scale=1.0)
 
 
 def _mappers(left: np.ndarray, right: np.ndarray) -> list[Picture]:
