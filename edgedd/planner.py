@@ -1,4 +1,8 @@
-"""From a byte budget to a parameterization and images per class, with the file's size predicted exactly."""
+"""From a byte budget to a parameterization and images per class.
+
+The size of a plain file is predicted exactly. That of a compact one depends on what is in it: the number of images
+follows from the budget, and distillation chooses the quantisation step with which the file keeps within it.
+"""
 
 import math
 from collections.abc import Mapping
@@ -16,6 +20,8 @@ from edgedd.set_tensors import tensor_specs
 
 MAX_IPC = 10_000
 COMMAND_SLACK = 32
+COMPACT_FRONT = 150  # bytes of a compact file's metadata, mean, std and one step
+COMPACT_IMAGES = (60, 0.98, 0.66)  # images a class at so many uint8 images' bytes a class, and the power they grow by
 _TAKES: dict[str, tuple[str, ...]] = {
     "low_rank": ("rank", "subspaces"),
     "pixels": (),
@@ -35,7 +41,10 @@ LONGEST_RECIPE = Recipe(
 
 @dataclass(frozen=True)
 class Storage:
-    """How a set will be stored: `ipc` images per class in `parameterization`, `predicted_bytes` on disk at most."""
+    """How a set will be stored: `ipc` images per class in `parameterization`, `predicted_bytes` on disk at most.
+
+    For plain files these are the bytes; a compact file's are the budget, or without one those of the plain file.
+    """
 
     parameterization: Parameterization
     ipc: int
@@ -111,6 +120,8 @@ def storage(
 
     if ipc is not None:
         _check_ipc(parameterization, ipc, len(classes))
+        if budget_bytes is not None and stores_compact(parameterization):
+            return Storage(parameterization, ipc, budget_bytes)
         predicted = size(ipc)
         if budget_bytes is not None and predicted > budget_bytes:
             raise BudgetError(f"ipc {ipc} takes {predicted} bytes, more than the budget of {budget_bytes}: lower one")
@@ -119,6 +130,8 @@ def storage(
         raise SettingError("neither bytes nor ipc is given: say how large the set may be")
     if budget_bytes > set_file.MAX_BYTES:
         raise BudgetError(f"{budget_bytes} bytes are more than a file may have, wanted at most {set_file.MAX_BYTES}")
+    if stores_compact(parameterization):
+        return Storage(parameterization, compact_images(budget_bytes, parameterization, len(classes)), budget_bytes)
     step, least = parameterization.per_stored, _least_ipc(parameterization, len(classes))
     if budget_bytes < size(least):
         raise _too_small(parameterization, classes, provenance, budget_bytes)
@@ -130,6 +143,27 @@ def storage(
         middle = (low + high + 1) // 2
         low, high = (middle, high) if size(middle * step) <= budget_bytes else (low, middle - 1)
     return Storage(parameterization, low * step, size(low * step))
+
+
+def stores_compact(parameterization: Parameterization) -> bool:
+    """Whether sets of this form are stored compact: frequencies in coarse steps, most of whose codes are 0."""
+    return isinstance(parameterization, DCT) and parameterization.bits == 8
+
+
+def compact_images(budget_bytes: int, parameterization: Parameterization, num_classes: int) -> int:
+    """Images a class of a compact file: four times the bytes go to two and a half times the images.
+
+    Raises BudgetError for fewer bytes than one image a class needs.
+    """
+    images, at_budget, power = COMPACT_IMAGES
+    least = COMPACT_FRONT + num_classes * max(4, math.prod(parameterization.shape) // 128)
+    if budget_bytes < least:
+        raise BudgetError(
+            f"{budget_bytes} bytes are too few for {num_classes} classes in a compact file, wanted at least {least}: "
+            "raise the bytes"
+        )
+    relative = (budget_bytes - COMPACT_FRONT) / (num_classes * math.prod(parameterization.shape))
+    return int(np.clip(round(images * (relative / at_budget) ** power), 1, MAX_IPC))
 
 
 def _least_ipc(parameterization: Parameterization, num_classes: int) -> int:

@@ -1,8 +1,11 @@
 """The compact file: the inverse of writing, golden bytes, near the entropy, and hostile files refused."""
 
+import json
+import re
 import zlib
 from pathlib import Path
 
+import compact_reader
 import numpy as np
 import pytest
 import tiny_sets
@@ -10,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_set_file import FORMS
 
-from edgedd import compact_file, set_file
+from edgedd import compact_file, quantize, set_file
 from edgedd.code_model import code_coefficients, lanes_for
 from edgedd.errors import LONGEST_MESSAGE, FormatError
 from edgedd.inspection import inspect
-from edgedd.parameterization import DCT
+from edgedd.parameterization import DCT, LowRank, Parameterization, SharedBasis
 from edgedd.rans import Decoder, Encoder
 from edgedd.synthetic_set import SyntheticSet
 
+PAGE = Path(__file__).parent.parent / "docs" / "format.md"
 GOLDEN = Path(__file__).parent / "golden" / "tiny_compact.edd"
 WHOLE = GOLDEN.read_bytes()
 
@@ -37,6 +41,38 @@ def test_compact_and_plain_hold_the_same_set(form, num_classes, ipc, tmp_path_fa
 def test_the_golden_set_gives_the_golden_bytes_and_back() -> None:
     assert tiny_sets.golden().packed().to_bytes() == WHOLE
     assert SyntheticSet.load(GOLDEN).packed(compact=False).to_bytes() == tiny_sets.golden().to_bytes()
+
+
+def dictionary_of_the_page() -> bytes:
+    return re.search(r"```text\n(.*)\n```", PAGE.read_text())[1].encode()
+
+
+@pytest.mark.parametrize(
+    ("form", "ipc"),
+    [(DCT((1, 8, 8), 3, 8), 480), (LowRank((3, 8, 8), 2, 1, 4), 5), (SharedBasis((1, 8, 8), 2, 1, 2), 3)],
+    ids=["dct", "low_rank", "shared_basis"],
+)
+def test_a_reader_written_from_the_page_finds_the_same_codes_and_labels(form: Parameterization, ipc: int) -> None:
+    saved = tiny_sets.random_set(form, 3, ipc, seed=0)
+    ((name, shape),) = ((n, form.factor_shapes(saved.count)[n]) for n in form.scale_shapes(saved.count))
+    places = (1, 1, 1, *shape[1:])[-3:]
+    found = compact_reader.read(saved.packed().to_bytes(), dictionary_of_the_page(), places)
+    codes = quantize.unpack(saved.tensors[f"factors.{name}"], form.bits, (saved.count, *places))
+    assert found["finished"] and found["labels"] == saved.tensors["labels"].tolist()
+    assert all(found["codes"][place] == codes[:, *place].tolist() for place in np.ndindex(*places))
+
+
+def test_a_reader_written_from_the_page_reads_the_golden_file() -> None:
+    found, wanted = compact_reader.read(WHOLE, dictionary_of_the_page(), (1, 2, 2)), tiny_sets.golden()
+    assert found["finished"] and found["labels"] == [[250, 5], [0, 255]]
+    assert [found["codes"][0, p, q] for p in (0, 1) for q in (0, 1)] == [[3, 8], [10, 0], [15, 7], [1, 12]]
+    assert found["about"]["classes"] == ["zero", "één"]
+    assert json.dumps(found["about"]["recipe"]) == json.dumps(wanted.recipe.as_dict())
+    names = ("factors.left", "factors.right", "mean", "scale.core", "std")
+    planes = [
+        wanted.tensors[name].reshape(-1).view(np.uint8).reshape(wanted.tensors[name].size, -1).T for name in names
+    ]
+    assert found["floats"] == b"".join(each.tobytes() for each in planes)
 
 
 def laplacian_codes(count: int, mean: float) -> tuple[np.ndarray, float]:

@@ -1,6 +1,7 @@
 """The file's size is known before anything is distilled, to the byte, and the budget is used up."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_every_kind_and_width_is_predicted(tmp_path: Path, kind: str, bits: int)
 
 
 @settings(max_examples=15, deadline=None)
-@given(form=forms(), extra=st.integers(0, 6000))
+@given(form=forms().filter(lambda form: not planner.stores_compact(form)), extra=st.integers(0, 6000))
 def test_the_most_images_that_fit(form: Parameterization, extra: int) -> None:
     least = form.per_stored * -(-form.least_count // (form.per_stored * len(CLASSES)))
     budget = planner.file_bytes(form, least * len(CLASSES), CLASSES, PROVENANCE) + extra
@@ -176,3 +177,17 @@ def test_what_does_not_go_together_is_refused(kind: str | None, given: dict[str,
 def test_images_that_cannot_be_stored_are_refused(form: Parameterization, ipc: int, words: str) -> None:
     with pytest.raises(SettingError, match=words):
         planner.storage(form, CLASSES, PROVENANCE, ipc=ipc)
+
+
+@pytest.mark.parametrize(("shape", "budget"), [((3, 32, 32), 30_720), ((1, 28, 28), 1_960)])
+def test_a_compact_set_is_planned_at_its_budget(shape: tuple[int, int, int], budget: int) -> None:
+    form, classes = planner.parameterization_for(shape, "dct", None, None), tuple("0123456789")
+    planned = planner.storage(form, classes, {}, budget_bytes=budget)
+    assert planned.predicted_bytes == budget and planned.ipc == planner.compact_images(budget, form, 10)
+    assert 2.2 < planner.compact_images(4 * budget, form, 10) / planned.ipc < 2.8
+    assert planner.storage(form, classes, {}, budget_bytes=budget, ipc=7).ipc == 7
+    plain = planner.storage(form, classes, {}, ipc=7)
+    assert plain.predicted_bytes == planner.file_bytes(form, 70, classes, {})
+    assert planner.storage(replace(form, bits=4), classes, {}, budget_bytes=2 * plain.predicted_bytes).ipc > 7
+    with pytest.raises(BudgetError, match="180 bytes are too few for 10 classes in a compact file, wanted at least"):
+        planner.storage(form, classes, {}, budget_bytes=180)
