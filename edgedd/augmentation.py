@@ -90,3 +90,12 @@ def draw(augmentation: Augmentation, count: int, height: int, width: int, genera
     colour[:, 1] = 1 + uniform(-1, 1, count) * a.colour
     colour[:, 2] = 1 + uniform(-0.5, 0.5, count) * a.colour
     return Draw(affine, cutout, colour)
+
+
+def unchanged(count: int) -> Draw:
+    """The draw that leaves `count` images as they are."""
+    affine = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
+    colour = np.tile(np.array([0, 1, 1], np.float32), (count, 1))
+    # Outside the image, so that no pixel's centre is cut out.
+    cutout = np.tile(np.array([9, 9, 0, 0], np.float32), (count, 1))
+    return Draw(affine, cutout, colour)

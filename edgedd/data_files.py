@@ -131,13 +131,13 @@ def read_class_folders(path: Path) -> Parts:
     parts = [path / "train", path / "test"]
     if not all(part.is_dir() for part in parts):
         parts = [path]
-    classes = _subfolders(parts[0])
+    classes = subfolders(parts[0])
     if len(classes) < 2:
         raise DataError(f"{parts[0]} has {len(classes)} class folder(s), wanted two or more, each with its images")
-    if len(parts) == 2 and _subfolders(parts[1]) != classes:
-        odd = ", ".join(sorted(set(classes) ^ set(_subfolders(parts[1]))))
+    if len(parts) == 2 and subfolders(parts[1]) != classes:
+        odd = ", ".join(sorted(set(classes) ^ set(subfolders(parts[1]))))
         raise DataError(f"{path}: class folders differ between train and test ({odd}), wanted the same in both")
-    files = [_image_files(part / name) for part in parts for name in classes]
+    files = [image_files(part / name) for part in parts for name in classes]
     owner = np.repeat(np.arange(len(files)), [len(group) for group in files])
     images = _decode([file for group in files for file in group])
     labels = owner % len(classes)
@@ -145,11 +145,13 @@ def read_class_folders(path: Path) -> Parts:
     return parts_of(images, labels, test, tuple(classes))
 
 
-def _subfolders(folder: Path) -> list[str]:
+def subfolders(folder: Path) -> list[str]:
+    """Names of the class folders, sorted."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """The files of a class, sorted. Raises DataError when there is none."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
     if not files:
         raise DataError(f"class folder {folder} has no image, wanted one or more: add images or remove the folder")

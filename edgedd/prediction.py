@@ -40,18 +40,18 @@ def predict_files(
         raise SettingError(f"{bundle} brings no weights: give those that `edgedd train` wrote with --weights")
     rows = []
     for path in paths:
-        images = _read(path, tuple(opened.bundle.image_shape))
+        images = read_images(path, tuple(opened.bundle.image_shape))
         scores = opened.predict(images, int8=int8).astype(np.float64)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         for number, share in enumerate(shares):
             name = str(path) if len(shares) == 1 else f"{path}[{number}]"
             best = int(share.argmax())
-            classes = dict(zip(opened.bundle.classes, (float(p) for p in share), strict=True))
+            classes = dict(zip(opened.classes, (float(p) for p in share), strict=True))
             rows.append(
                 {
                     "file": name,
-                    "class": opened.bundle.classes[best],
+                    "class": opened.classes[best],
                     "probability": float(share[best]),
                     "classes": classes,
                 }
@@ -59,8 +59,8 @@ def predict_files(
     return rows
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 (b, C, H, W)."""
+def read_images(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Images of a picture or .npy file, uint8 (b, C, H, W). Raises DataError, MissingExtra."""
     if not path.is_file():
         raise DataError(f"{path} is not a file, wanted a picture or .npy")
     return _read_array(path, shape) if path.suffix == ".npy" else _read_picture(path, shape)

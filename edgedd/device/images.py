@@ -13,22 +13,26 @@ def normalised(images: np.ndarray, shape: Shape, mean: np.ndarray, std: np.ndarr
     uint8 images (b, C, H, W), (b, H, W, C), or (b, H, W) when C is 1, become (x / 255 - mean) / std. float32
     images (b, C, H, W) are taken as they are. Raises DataError for any other.
     """
-    channels, height, width = shape
     if images.dtype == np.float32 and images.shape[1:] == shape:
         return images
+    images = channels_first(images, shape, "uint8 or normalised float32")
+    scale = 1 / (255 * std.astype(np.float32))
+    scaled = images * scale[:, None, None] - (mean / std).astype(np.float32)[:, None, None]
+    return np.asarray(scaled, np.float32)
+
+
+def channels_first(images: np.ndarray, shape: Shape, wanted: str = "uint8") -> np.ndarray:
+    """uint8 images (b, C, H, W), (b, H, W, C), or (b, H, W) when C is 1 -> (b, C, H, W). Raises DataError."""
+    channels, height, width = shape
     if images.dtype == np.uint8:
         if images.shape[1:] == (height, width) and channels == 1:
             images = images[:, None]
         elif images.shape[1:] != shape and images.shape[1:] == (height, width, channels):
             images = images.transpose(0, 3, 1, 2)
         if images.shape[1:] == shape:
-            scale = 1 / (255 * std.astype(np.float32))
-            scaled = images * scale[:, None, None] - (mean / std).astype(np.float32)[:, None, None]
-            return np.asarray(scaled, np.float32)
+            return images
     sides = f"{channels}, {height}, {width}"
-    raise DataError(
-        f"images are {images.dtype} {images.shape}, wanted uint8 or normalised float32 (b, {sides}): convert them"
-    )
+    raise DataError(f"images are {images.dtype} {images.shape}, wanted {wanted} (b, {sides}): convert them")
 
 
 def checked_batch(images: np.ndarray, soft_labels: np.ndarray, shape: Shape, num_classes: int) -> None:

@@ -60,6 +60,7 @@ class Facts:
             edgedd.memory_model.
         batch_statistics: whether the batch is normalised by its own mean and variance.
         work: what one of its turns computes; None in graphs that do not say.
+        outputs: logits of an image, as many as the set's classes and the spare ones together.
     """
 
     parameters: Mapping[str, ParameterSpec]
@@ -69,6 +70,7 @@ class Facts:
     activation_bytes: int
     batch_statistics: bool
     work: Work | None
+    outputs: int
 
 
 class Sessions:
@@ -133,13 +135,14 @@ class Sessions:
             parameters, buffers = _specs(values["parameters"]), _specs(values["buffers"])
             peak, batch_statistics = int(values["activation_bytes"]), bool(values["batch_statistics"])
             work = Work.from_dict(values["work"]) if "work" in values else None
+            width = int(values["classes"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             path = self.bundle.file(TRAIN_STEP)
             raise BundleError(f"{path} does not describe its parameters ({error}): export the bundle again") from error
         shapes = {i.name: i.shape for i in self.train.get_inputs()}
         outputs = [o.name.removeprefix("next.") for o in self.train.get_outputs() if o.name.startswith("next.")]
         carried = {name: tuple(shapes[name]) for name in outputs}
-        return Facts(parameters, buffers, carried, frozenset(shapes), peak, batch_statistics, work)
+        return Facts(parameters, buffers, carried, frozenset(shapes), peak, batch_statistics, work, width)
 
     def _open(self, name: str) -> "onnxruntime.InferenceSession":
         import onnxruntime

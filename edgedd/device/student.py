@@ -6,23 +6,24 @@ Letters: b images, m images from outside, k rows of the set, C channels, H and W
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from edgedd.augmentation import Draw, draw
+from edgedd.augmentation import Draw, draw, unchanged
 from edgedd.bundle import SET, WEIGHTS, Bundle
+from edgedd.device.batches import batches
 from edgedd.device.images import checked_batch, checked_labels, checked_rows, normalised
 from edgedd.device.sessions import Runtime, Sessions
+from edgedd.device.spare import extended, initial_weights, widened, with_new, without_unused
 from edgedd.device.trainer import Batch, Trainer
-from edgedd.errors import BundleError, DataError, SettingError
+from edgedd.errors import BundleError, DataError, FormatError, SettingError
 from edgedd.memory_model import even_share, suited_micro_batch
-from edgedd.parameters import initial_parameters
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.weights import load_weights, save_weights
+from edgedd.weights import load_weights, save_weights, saved_classes
 
 PREDICT_BATCH = 64
 NO_ROWS = np.zeros(0, np.int64)
@@ -64,7 +65,8 @@ def _by_one_thread(
 
 
 class Student:
-    """Made by `Student.load`. Attributes: `bundle`, `synthetic` (the set), `recipe`, `classes`.
+    """Made by `Student.load`. Attributes: `bundle`, `synthetic` (the set), `recipe`, `classes`: names of the set's
+    classes, and of those that were added to spare outputs.
 
     One thread trains it, and holds `training`: `fit`, `step`, `save` and `load_weights` raise SettingError while
     another one does. `predict`, `evaluate` and `parameters` are for any thread, with the parameters of that moment.
@@ -77,7 +79,10 @@ class Student:
         self._sessions = Sessions(bundle, runtime)
         facts = self._sessions.facts
         self._specs = {**facts.parameters, **facts.buffers}
-        self._given = load_weights(bundle.checked(WEIGHTS), self._specs) if bundle.holds(WEIGHTS) else {}
+        if facts.outputs < len(self.classes):
+            raise BundleError(f"{bundle.path}: the graph has fewer outputs than the set has classes: export it again")
+        given = load_weights(bundle.checked(WEIGHTS), self._specs, facts.outputs) if bundle.holds(WEIGHTS) else {}
+        self._given = without_unused(given, len(self.classes))
         self._trainer = Trainer(self._sessions, synthetic, self._fresh(np.random.default_rng(seed)))
         self._changed = not self._given
         self.training = threading.RLock()
@@ -118,6 +123,11 @@ class Student:
         return self._trainer.weights()
 
     @property
+    def spare_classes(self) -> int:
+        """How many classes can still be added."""
+        return self._sessions.facts.outputs - len(self.classes)
+
+    @property
     def activation_bytes(self) -> int:
         """Predicted peak of activations per image of a micro-batch, without what the arena takes on top."""
         return self._sessions.facts.activation_bytes
@@ -150,8 +160,8 @@ class Student:
         `on_epoch(epoch, mean loss)` is called after each pass over the set, epochs counted from 1, and
         `on_step(step, steps, loss)` after each step; when one of them returns False, training ends there. `steps`
         replaces the recipe's number, and the schedule shortens with it. `fresh=False` goes on from the present
-        parameters. `rows` are those of the set to train on, all by default. Raises EdgeddError when the loss stops
-        being finite; the last good parameters are kept.
+        parameters; otherwise classes that were added are gone. `rows` are those of the set to train on, all by default.
+        Raises EdgeddError when the loss stops being finite; the last good parameters are kept.
         """
         rows = np.arange(self.synthetic.count) if rows is None else checked_rows(rows, self.synthetic.count)
         if not len(rows):
@@ -159,10 +169,11 @@ class Student:
         recipe = self.recipe if steps is None else replace(self.recipe, steps=steps)
         generator = np.random.default_rng(seed)
         start = self._fresh(generator) if fresh else self.parameters
+        self.classes = self.synthetic.classes if fresh else self.classes
         self._trainer.reset(start)
         began, losses, epoch, epoch_start, goes_on = time.perf_counter(), list[float](), 0, 0, True
-        batches = _batches(rows, recipe.batch_size, generator)
-        for step, (batch, ends_epoch) in zip(range(recipe.steps), batches, strict=False):
+        passes = batches(rows, recipe.batch_size, generator)
+        for step, (batch, ends_epoch) in zip(range(recipe.steps), passes, strict=False):
             drawn = draw(recipe.augmentation, len(batch), *self._shape[1:], generator)
             losses.append(self._step(self._stored(batch), recipe.learning_rate(step), drawn))
             if on_step:
@@ -178,17 +189,28 @@ class Student:
         return TrainResult(len(losses), time.perf_counter() - began, np.array(losses, np.float32))
 
     @_by_one_thread
-    def step(self, images: np.ndarray, soft_labels: np.ndarray, lr: float, *, rows: np.ndarray = NO_ROWS) -> float:
+    def step(
+        self,
+        images: np.ndarray,
+        soft_labels: np.ndarray,
+        lr: float,
+        *,
+        rows: np.ndarray = NO_ROWS,
+        augment: np.random.Generator | None = None,
+    ) -> float:
         """One optimizer step on images from outside, together with `rows` of the set to rehearse.
 
-        Images are float32 (m, C, H, W), normalised (see `normalise`), soft labels (m, K); neither these nor the rows
-        (k,) are augmented. Returns the loss before the step. Raises DataError for other shapes, EdgeddError when
-        the loss is not finite.
+        Images are float32 (m, C, H, W), normalised (see `normalise`), soft labels (m, K). These and the rows (k,) are
+        augmented as the recipe says where there is a generator to draw from. Returns the loss before the step. Raises
+        DataError for other shapes, EdgeddError when the loss is not finite.
         """
         checked_batch(images, soft_labels, self._shape, len(self.classes))
         rows = checked_rows(rows, self.synthetic.count)
-        batch = Batch(rows, images, soft_labels.astype(np.float32))
-        return self._step(batch, lr, _unchanged(batch.size))
+        batch = Batch(rows, images, widened(soft_labels, self._sessions.facts.outputs))
+        drawn = unchanged(batch.size)
+        if augment is not None:
+            drawn = draw(self.recipe.augmentation, batch.size, *self._shape[1:], augment)
+        return self._step(batch, lr, drawn)
 
     def normalise(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (b, C, H, W), (b, H, W, C) or, of one channel, (b, H, W) -> float32 (b, C, H, W) for `step`."""
@@ -196,7 +218,7 @@ class Student:
         return normalised(np.asarray(images), self._shape, tensors["mean"], tensors["std"])
 
     def predict(self, images: np.ndarray, *, int8: bool = False) -> np.ndarray:
-        """Logits (b, K), float32. uint8 images are normalised here, float32 (b, C, H, W) are taken as they are.
+        """Logits (b, K) of `classes`, float32. uint8 images are normalised here, float32 (b, C, H, W) are taken as is.
 
         `int8` takes the bundle's quantised graph, which holds the weights that the bundle brings. Raises BundleError
         when there is none, SettingError when the parameters have changed since.
@@ -210,7 +232,7 @@ class Student:
         for first in range(0, max(len(images), 1), PREDICT_BATCH):
             batch = self.normalise(images[first : first + PREDICT_BATCH])
             if len(batch):
-                logits.append(self._trainer.predict(batch, int8=int8))
+                logits.append(self._trainer.predict(batch, int8=int8)[:, : len(self.classes)])
         return np.concatenate(logits)
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray, *, int8: bool = False) -> float:
@@ -220,41 +242,58 @@ class Student:
 
     @_by_one_thread
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters to a .safetensors file, whole or not at all."""
+        """Write the parameters, and names of classes that were added, to a .safetensors file, whole or not at all."""
         self._trainer.check_finite()
-        save_weights(path, self.parameters)
+        save_weights(path, self.parameters, self.classes if self.classes != self.synthetic.classes else ())
 
     @_by_one_thread
     def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Take over the parameters that `save` wrote. Raises FormatError when they are of another student."""
-        self._changed = True
-        self._trainer.reset(load_weights(path, self._specs))
+        """Take over what `save` wrote. Raises FormatError when it is of another student."""
+        outputs, own = self._sessions.facts.outputs, self.synthetic.classes
+        weights = load_weights(path, self._specs, outputs)
+        classes = saved_classes(path) or own
+        if classes[: len(own)] != own or len(classes) > outputs:
+            raise FormatError(f"{path} names other classes than the bundle's: these weights are of another student")
+        self._changed, self.classes = True, classes
+        self._trainer.reset(without_unused(weights, len(classes)))
+
+    @_by_one_thread
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Give spare outputs to new classes, which nothing is known of yet; the optimizer's state goes back to zero.
+
+        Raises SettingError when there are too few, a name is taken or impossible, or training leaves the head as it is.
+        """
+        classes = extended(self.classes, names, self._sessions.facts.outputs, self.bundle.mode)
+        if names:
+            opened = with_new(self.parameters, len(self.classes), len(names))
+            self._changed, self.classes = True, classes
+            self._trainer.reset(opened)
+
+    @_by_one_thread
+    def restart(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
+        """The optimizer's state goes back to zero, and the parameters to `weights`, by name, where there are some."""
+        self._changed = self._changed or weights is not None
+        self._trainer.reset(weights or self.parameters)
+
+    def snapshot(self) -> tuple[dict[str, np.ndarray], int]:
+        """All that a training step changes, by name, and the steps so far; `restore` goes on from there."""
+        return self._trainer.snapshot(), self._trainer.steps
+
+    @_by_one_thread
+    def restore(self, snapshot: Mapping[str, np.ndarray], steps: int, classes: tuple[str, ...]) -> None:
+        """Go back to a `snapshot`, with the classes that there were then."""
+        self._changed, self.classes = True, classes
+        self._trainer.restore(snapshot, steps)
 
     def _step(self, batch: Batch, lr: float, drawn: Draw) -> float:
         self._changed = True
         return self._trainer.step(batch, lr, drawn, self.micro_batch(batch.size))
 
     def _fresh(self, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        return self._given or initial_parameters(self._specs, generator)
+        used, outputs = len(self.synthetic.classes), self._sessions.facts.outputs
+        return self._given or initial_weights(self._specs, used, outputs, generator)
 
     def _stored(self, rows: np.ndarray) -> Batch:
         """Rows of the set, and nothing from outside."""
-        return Batch(rows, np.zeros((0, *self._shape), np.float32), np.zeros((0, len(self.classes)), np.float32))
-
-
-def _batches(rows: np.ndarray, batch_size: int, generator: np.random.Generator) -> Iterator[tuple[np.ndarray, bool]]:
-    """Rows of each step and whether they end an epoch; what does not fill a batch waits for another epoch."""
-    size = min(batch_size, len(rows))
-    while True:
-        order = rows[generator.permutation(len(rows))]
-        for first in range(0, len(rows) - size + 1, size):
-            yield order[first : first + size], first + 2 * size > len(rows)
-
-
-def _unchanged(count: int) -> Draw:
-    """The draw that leaves `count` images as they are."""
-    affine = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
-    colour = np.tile(np.array([0, 1, 1], np.float32), (count, 1))
-    # Outside the image, so that no pixel's centre is cut out.
-    cutout = np.tile(np.array([9, 9, 0, 0], np.float32), (count, 1))
-    return Draw(affine, cutout, colour)
+        nothing = np.zeros((0, *self._shape), np.float32), np.zeros((0, self._sessions.facts.outputs), np.float32)
+        return Batch(rows, *nothing)

@@ -1,6 +1,6 @@
 """Parameters and optimizer state between steps: they stay onnxruntime values and are not copied.
 
-Letters: n stored images, k rows of them, m images from outside, b = k + m, K classes. Each thread works on its own
+Letters: n stored images, k rows of them, m images from outside, b = k + m, K outputs. Each thread works on its own
 part of a batch, a micro-batch at a time; the gradients are added up and one last call moves the parameters.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from edgedd.augmentation import Draw
 from edgedd.device.free_memory import Room
 from edgedd.device.sessions import Sessions, value
+from edgedd.device.spare import widened
 from edgedd.errors import BudgetError, EdgeddError
 from edgedd.memory_model import part_size
 from edgedd.synthetic_set import SyntheticSet, restore_factors
@@ -59,6 +60,16 @@ class Trainer:
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of the parameters and buffers, float32, by name."""
         return {name[2:]: np.array(held.numpy()) for name, held in self._weights.items()}
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Copies of all that a step changes: p.*, b.* and the optimizer's state."""
+        return {name: np.array(held.numpy()) for name, held in (self._weights | self._state).items()}
+
+    def restore(self, snapshot: Mapping[str, np.ndarray], steps: int) -> None:
+        """Go on from a snapshot that was taken after so many steps."""
+        self._weights = {name: value(snapshot[name]) for name in self._weights}
+        self._state = {name: value(snapshot[name]) for name in self._state}
+        self._good, self.steps = self._weights, steps
 
     def step(self, batch: Batch, lr: float, drawn: Draw, micro_batch: int) -> float:
         """One step -> loss before the step.
@@ -147,7 +158,7 @@ class Trainer:
             s = self._synthetic
             factors = restore_factors(s.parameterization, s.tensors, s.count)
             self._bound = {f"factors.{name}": value(array) for name, array in factors.items()}
-            self._bound["labels"] = value(s.soft_labels(slice(None)))
+            self._bound["labels"] = value(widened(s.soft_labels(slice(None)), self._sessions.facts.outputs))
         return self._bound
 
 

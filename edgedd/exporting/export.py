@@ -32,6 +32,7 @@ from edgedd.exporting.training_facts import facts_of
 from edgedd.exporting.training_graph import prediction_graph, training_graph
 from edgedd.parameterization import MAX_SIDE
 from edgedd.placement import load_of, place
+from edgedd.set_metadata import MAX_CLASSES
 from edgedd.signature import read_private_key
 from edgedd.students import default_student
 from edgedd.students import student as student_named
@@ -58,6 +59,7 @@ def export(
     licence: str | None = None,
     accuracies: Sequence[Mapping[str, Any]] = (),
     sign: str | os.PathLike[str] | None = None,
+    spare_classes: int = 0,
 ) -> Bundle:
     """Write the bundle `out`, whole or not at all; an earlier bundle there is replaced.
 
@@ -77,6 +79,7 @@ def export(
         licence: under which the bundle may be used, in one line, for its manifest and its card.
         accuracies: rows of `edgedd.evaluate`, for its card.
         sign: a file with the Ed25519 key (PEM) that signs the manifest; needs the extra [sign].
+        spare_classes: outputs beyond the set's classes, for classes that the device learns; until then they never win.
 
     Raises:
         ExportError: the network does not fit the set's images, or has an operator that cannot be differentiated.
@@ -88,10 +91,12 @@ def export(
     """
     if student is not None and model is not None:
         raise SettingError("both a student and a model are given, wanted one of them: leave the student out")
+    if spare_classes:
+        _refuse_spare(spare_classes, len(synthetic.classes), own=model is not None, quantize=quantize)
     _refuse_early(Path(out), licence, sign)
     first, others = _names(student, own=weights is not None or quantize)
     board = None if target is None else training_target(target)
-    shape, classes = synthetic.parameterization.shape, len(synthetic.classes)
+    shape, classes = synthetic.parameterization.shape, len(synthetic.classes) + spare_classes
     network = student_network(first, shape, classes) if model is None else own_model(model, shape, classes)
     start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
     graphs, placement = _graphs(network, synthetic, mode, board)
@@ -131,6 +136,16 @@ def _refuse_early(out: Path, licence: str | None, sign: str | os.PathLike[str] |
         raise SettingError(f"licence {licence!r}, wanted one line of 1 to {MAX_LICENCE} characters, such as CC-BY-4.0")
     if sign is not None:
         read_private_key(sign)
+
+
+def _refuse_spare(spare: int, classes: int, *, own: bool, quantize: bool) -> None:
+    """Raises SettingError for spare outputs that cannot be."""
+    if type(spare) is not int or not 0 <= spare <= MAX_CLASSES - classes:
+        raise SettingError(f"spare_classes={spare!r}, wanted a whole number in [0, {MAX_CLASSES - classes}]")
+    if own:
+        raise SettingError("an own model has the outputs that it has, wanted no spare classes: choose a named student")
+    if quantize:
+        raise SettingError("an int8 graph learns no classes, wanted no spare ones: leave --quantize or them out")
 
 
 def _names(student: str | None, *, own: bool) -> tuple[str | None, list[str]]:
