@@ -13,6 +13,8 @@ _ROOMS = {
     "EdgeddError": "edgedd.errors",
     "LabelledImages": "edgedd.labelled_images",
     "Recipe": "edgedd.recipe",
+    "Rehearsal": "edgedd.device",
+    "RehearsalResult": "edgedd.device",
     "Student": "edgedd.device",
     "SyntheticSet": "edgedd.synthetic_set",
     "TrainResult": "edgedd.device",
@@ -22,6 +24,7 @@ _ROOMS = {
     "export": "edgedd.exporting",
     "inspect": "edgedd.inspection",
     "install": "edgedd.installation",
+    "join": "edgedd.joining",
     "load_data": "edgedd.labelled_images",
     "load_target": "edgedd.target",
     "plan": "edgedd.planning",
@@ -37,6 +40,8 @@ __all__ = [
     "EdgeddError",
     "LabelledImages",
     "Recipe",
+    "Rehearsal",
+    "RehearsalResult",
     "Student",
     "SyntheticSet",
     "TrainResult",
@@ -46,6 +51,7 @@ __all__ = [
     "export",
     "inspect",
     "install",
+    "join",
     "load_data",
     "load_target",
     "plan",
@@ -60,7 +66,7 @@ __all__ = [
 if TYPE_CHECKING:
     from edgedd.augmentation import Augmentation
     from edgedd.demonstration import demo
-    from edgedd.device import Student, TrainResult
+    from edgedd.device import Rehearsal, RehearsalResult, Student, TrainResult
     from edgedd.device.trying import try_students
     from edgedd.distillation.run import distill
     from edgedd.errors import EdgeddError
@@ -68,6 +74,7 @@ if TYPE_CHECKING:
     from edgedd.exporting.export import export
     from edgedd.inspection import inspect
     from edgedd.installation import install, rollback
+    from edgedd.joining import join
     from edgedd.labelled_images import LabelledImages, load_data
     from edgedd.planning import plan
     from edgedd.recipe import Recipe

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle, cli_experts, cli_pack, cli_report, cli_try
+from edgedd import cli_boards, cli_bundle, cli_experts, cli_pack, cli_rehearsal, cli_report, cli_try
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -157,6 +157,7 @@ def export(
     sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) that signs the bundle")] = None,
     as_json: Json = False,
 ) -> None:
+    spare_classes: Annotated[int, typer.Option(help="outputs for classes that the device learns", min=0)] = 0,
     """Turn a set and a network into a bundle that trains on a device."""
     from edgedd.card import read_accuracies
     from edgedd.cli_output import print_bundle
@@ -167,6 +168,7 @@ def export(
     wanted: dict[str, Any] = {"student": student, "model": model, "mode": mode, "weights": weights, "target": target}
     wanted |= {"licence": licence, "sign": sign, "accuracies": read_accuracies(accuracy) if accuracy else ()}
     result = export_and_compare(SyntheticSet.load(path), output, quantize=quantize, data=data, **wanted)
+    wanted |= {"spare_classes": spare_classes}
     print_bundle(*result, output, as_json)
 
 
@@ -183,16 +185,21 @@ def train(
     require_signature: cli_bundle.PublicKey = None,
     as_json: Json = False,
 ) -> None:
-    """Train the bundle's student from its synthetic set, by its recipe, with onnxruntime."""
-    from edgedd.cli_output import print_training
-    from edgedd.evaluation import train_bundle
+    new_data: cli_rehearsal.NewDataPath = None,
+    weights: cli_rehearsal.StartWeights = None,
+    rehearsal: cli_rehearsal.StateFile = None,
+    ratio: cli_rehearsal.Ratio = None,
+    buffer_bytes: cli_rehearsal.BufferBytes = None,
+    """Train the bundle's student from its synthetic set, by its recipe; or on new images, rehearsing on the set."""
     from edgedd.progress import ProgressReport
 
     with ProgressReport() as progress:
         how: dict[str, Any] = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
         how |= {"require_signature": require_signature, "student": student}
-        row = train_bundle(bundle, output, seed=seed, data=data, on_step=progress.report, **how)
-    print_training(row, as_json)
+        how |= {"seed": seed, "data": data, "on_step": progress.report}
+        new = {"path": new_data, "weights": weights, "state": rehearsal, "ratio": ratio, "buffer_bytes": buffer_bytes}
+        row = cli_rehearsal.train(bundle, output, new, **how)
+    cli_rehearsal.print_row(row, as_json)
 
 
 @app.command()

@@ -44,6 +44,7 @@ CONTRACT = (
     "code_model",
     "rans",
     "synthetic_set",
+    "joining",
     "bundle",
     "bundle_manifest",
     "bundle_writing",
