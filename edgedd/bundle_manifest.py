@@ -70,7 +70,7 @@ def _checked(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     more = values["more_students"]
     if not isinstance(more, dict) or len(more) >= MOST_STUDENTS or not all(map(_is_student, more.items())):
         wrong.append("more_students")
-    elif not isinstance(files, dict) or not _are_files(files, more) or values["student"] in more:
+    elif not isinstance(files, dict) or not _are_files(files, more) or values["student"] in list(more):
         wrong.append("files")
     if wrong:
         raise BundleError(f"{path} has an impossible value of {', '.join(wrong)}: copy the bundle again")

@@ -73,6 +73,7 @@ def test_an_altered_file_is_named(copy: Path, name: str) -> None:
         ({"version": 3}, r"unknown or missing keys \(more_students\)"),
         ({"version": 1}, r"unknown or missing keys \(licence, micro_batch\)"),
         ({"licence": 3}, "impossible value of licence"),
+        ({"student": []}, "impossible value of student"),
         ({"micro_batch": 0}, "impossible value of micro_batch"),
         ({"colour": "red"}, r"unknown or missing keys \(colour\)"),
         ({"files": {"../x": {"bytes": 1, "sha256": ""}}}, "impossible value of files"),
