@@ -62,7 +62,10 @@ class SyntheticSet:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SyntheticSet":
         """Read and check a file. Raises FormatError naming what is wrong; executes nothing from the file."""
-        return cls(**set_file.read(path))
+        loaded = cls(**set_file.read(path))
+        if loaded.compact:  # coding all again to count bytes would take a second
+            vars(loaded)["nbytes"] = os.stat(path).st_size
+        return loaded
 
     def packed(self, compact: bool = True) -> "SyntheticSet":
         """The same set, to be stored compact or plain."""

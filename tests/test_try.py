@@ -16,7 +16,7 @@ from edgedd.device.decoding import decoded
 from edgedd.device.trial import Trial
 from edgedd.errors import DataError, SettingError
 from edgedd.exporting import export
-from edgedd.parameterization import Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.parameterization import DCT, Formation, LowRank, Parameterization, Pixels, SharedBasis
 from edgedd.synthetic_set import SyntheticSet
 
 FORMS = [
@@ -25,6 +25,7 @@ FORMS = [
     SharedBasis((3, 8, 10), 3, 2, 2, half=True),
     SharedBasis((1, 8, 8), 2, 1, 8),
     Pixels((1, 8, 8), 8),
+    DCT((3, 8, 10), 5),
 ]
 
 
