@@ -32,6 +32,7 @@ APP = ROOT / "examples" / "edge_app"
 sys.path.insert(0, str(APP))
 from classifier import Classifier  # noqa: E402
 from client import Client  # noqa: E402
+from corrections import read  # noqa: E402
 
 SHAPE, CLASSES, IPC = (3, 32, 32), 10, 10
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -130,8 +131,8 @@ def compared(bundle: Path, folder: Path, steps: int) -> dict[str, Any]:
     learner, process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL), list[float]()
     while learner.poll() is None:
         process.append(timed(classifier, images[len(process) % 256]))
-    before, generator = resident_bytes(), np.random.default_rng(0)
-    training = threading.Thread(target=rehearse, args=(student, images[:16], labels[:16], steps, generator))
+    before = resident_bytes()
+    training = threading.Thread(target=rehearse, args=(student, read(state / "corrections"), steps, 0))
     training.start()
     thread = list[float]()
     while training.is_alive():

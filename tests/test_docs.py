@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,23 +49,24 @@ def blocks(name: str) -> list[Block]:
     return [Block(match[1], match[2], text[: match.start()].count("\n") + 2) for match in found]
 
 
-def pictures(folder: Path) -> None:
-    """photos/{train,test}/CLASS/N.png: grey, 8 x 8, a pattern a class under noise."""
-    generator = np.random.default_rng(0)
-    for name in CLASSES:
+def pictures(folder: Path, classes: Sequence[str], count: int) -> None:
+    """folder/CLASS/N.png: grey, 8 x 8, a pattern a class under noise."""
+    for name in classes:
+        generator = np.random.default_rng(list(name.encode()))
         pattern = generator.integers(60, 196, (8, 8))
-        for part, count in (("train", 12), ("test", 4)):
-            (folder / part / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = np.clip(pattern + generator.normal(0, 25, (8, 8)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / part / name / f"{number}.png")
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.clip(pattern + generator.normal(0, 25, (8, 8)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take as given."""
     folder = tmp_path_factory.mktemp("docs")
-    pictures(folder / "photos")
+    pictures(folder / "photos" / "train", CLASSES, 12)
+    pictures(folder / "photos" / "test", CLASSES, 4)
+    pictures(folder / "new", ("cat", "fox"), 6)
     images = edgedd.load_data(str(folder / "photos")).train_images[::3]
     mean, std = np.float32([0.5]), np.float32([0.25])
     form = LowRank((1, 8, 8), 6, 1, 8)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corrections import Journal
+from corrections import Journal, read
 from generations import Generations
 
 import edgedd
 
+LONGEST_NAME = 64  # characters
 REMEMBERED = 64  # images that can be corrected by their id
 SMALLEST_BUDGET = 16  # corrections
 
@@ -21,11 +22,13 @@ class NotReady(Exception):
 
 
 class Classifier:
-    """Attributes: `generation`, the number of the weights (None: no training yet), and `journal`, the corrections."""
+    """Attributes: `generation`, the number of the weights (None: no training yet); `journal`, the corrections;
+    `classes`, those of the set and those that corrections named, and how many more may be: `spare`.
+    """
 
     def __init__(self, bundle: Path, state: Path, keep_bytes: int) -> None:
         self._student = edgedd.Student.load(bundle, threads=1, low_memory=True)
-        self.shape, self.classes = self._student.bundle.image_shape, self._student.classes
+        self.shape, own = self._student.bundle.image_shape, self._student.classes
         self.image_bytes = math.prod(self.shape)
         if keep_bytes < SMALLEST_BUDGET * (self.image_bytes + 100):
             wanted = SMALLEST_BUDGET * (self.image_bytes + 100)
@@ -33,6 +36,9 @@ class Classifier:
         self._generations = Generations(state, self._student)
         self._generations.tidy()
         self.journal = Journal(state / "corrections", keep_bytes)
+        new = (each.name for each in read(state / "corrections") if each.name not in own)
+        self.classes = (*own, *list(dict.fromkeys(new))[: self._student.spare_classes])
+        self.spare = len(own) + self._student.spare_classes - len(self.classes)
         self.generation: int | None = None
         self.reload()
         self._run = secrets.token_hex(4)  # ids of another run mean nothing: they must not name another image
@@ -58,12 +64,21 @@ class Classifier:
         self._seen[name] = pixels
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        found = {"id": name, "class": self.classes[best], "probability": float(shares[best] / shares.sum())}
+        found = {"id": name, "class": self._student.classes[best], "probability": float(shares[best] / shares.sum())}
         return found | {"generation": self.generation}
+
+    def accepts(self, name: object) -> bool:
+        """Whether an image can be said to show this: a class, or a new one while the student has an output to spare."""
+        if name in self.classes:
+            return True
+        return self.spare > 0 and isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
     def correct(self, name: str, pixels: bytes) -> int:
         """Keep what an image shows; the number of the correction, once it is on the disk. Raises OSError."""
-        return self.journal.append(name, pixels)
+        number = self.journal.append(name, pixels)
+        if name not in self.classes:
+            self.classes, self.spare = (*self.classes, name), self.spare - 1
+        return number
 
     def seen(self, name: str) -> bytes | None:
         """The image that was classified under an id, as long as it is remembered."""

@@ -47,7 +47,7 @@ class Inbox:
         name = path.parent.name
         if path.parent == self._inbox:
             result = classifier.classify(pixels)
-        elif name in classifier.classes:
+        elif classifier.accepts(name):
             result = {"class": name, "correction": classifier.correct(name, pixels)}
         else:
             raise PictureError(f"{name!r} is none of the classes")

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from generations import Generations
 import edgedd
 
 BATCH = 32  # half of it corrections, half rehearsed
-LEARNING_RATE = 0.5  # of the recipe's
+LEAST_BUFFER = 16  # images
 FAILED = 3
 PR_SET_PDEATHSIG = 1
 
@@ -45,35 +46,40 @@ def main() -> int:
 
 
 def learn(bundle: Path, state: Path, steps: int) -> dict[str, object]:
-    """Train what is missing -> the generation, and how many of its corrections it classifies as they were corrected."""
+    """Train what is missing -> the generation, and what came of it."""
     student = edgedd.Student.load(bundle, low_memory=True)
     generations = Generations(state, student)
     _start(student, generations)
     known = corrections.read(state / "corrections")
     number = max((correction.number for correction in known), default=0)
-    size, classes = math.prod(student.bundle.image_shape), student.classes
-    usable = [c for c in known if len(c.pixels) == size and c.name in classes]
-    pixels = np.frombuffer(b"".join(c.pixels for c in usable), np.uint8).reshape(-1, *student.bundle.image_shape)
-    labels = np.array([classes.index(c.name) for c in usable], int)
-    if usable:
-        rehearse(student, pixels, labels, steps, np.random.default_rng(number))
+    usable = _usable(known, student)
+    found = rehearse(student, usable, steps, number) if usable else {}
     if number:
         student.save(generations.path(number))
-    right = int(np.sum(student.predict(pixels).argmax(1) == labels))
-    return {"generation": number, "corrections": len(usable), "right": right}
+    return {"generation": number, **found}
 
 
 def rehearse(
-    student: edgedd.Student, pixels: np.ndarray, labels: np.ndarray, steps: int, generator: np.random.Generator
-) -> None:
-    """Train on corrected images, uint8 (m, C, H, W) with labels (m,), and as many images of the set in every step."""
-    count, half = student.synthetic.count, BATCH // 2
-    targets = np.eye(len(student.classes), dtype=np.float32)[labels]
-    for step in range(steps):
-        new = generator.choice(len(pixels), half, replace=len(pixels) < half)
-        old = generator.choice(count, half, replace=count < half)
-        rate = LEARNING_RATE * student.recipe.student_lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-        student.step(student.normalise(pixels[new]), targets[new], rate, rows=old)
+    student: edgedd.Student, usable: Sequence[corrections.Correction], steps: int, seed: int
+) -> dict[str, object]:
+    """Learn corrections while rehearsing the set in every step -> how many are right, and what became of the set."""
+    pixels = np.stack([np.frombuffer(each.pixels, np.uint8) for each in usable])
+    pixels = pixels.reshape(-1, *student.bundle.image_shape)
+    # Room for all of them: it was their file that had to stay within a budget.
+    rehearsal = edgedd.Rehearsal(student, buffer_bytes=2 * pixels.nbytes + LEAST_BUFFER * pixels[0].nbytes, seed=seed)
+    rehearsal.add(pixels, [each.name for each in usable])
+    result = rehearsal.fit(steps=steps, batch_size=BATCH)
+    right = student.predict(pixels).argmax(1) == [student.classes.index(each.name) for each in usable]
+    kept = {"before": result.old_accuracy.before, "after": result.old_accuracy.after}
+    return {"corrections": len(usable), "right": int(right.sum()), "rehearsed_accuracy": kept}
+
+
+def _usable(known: Sequence[corrections.Correction], student: edgedd.Student) -> list[corrections.Correction]:
+    """Images of the bundle's size, of its classes and of as many new ones as it has outputs for."""
+    fitting = [each for each in known if len(each.pixels) == math.prod(student.bundle.image_shape)]
+    new = [each.name for each in fitting if each.name not in student.classes]
+    named = {*student.classes, *list(dict.fromkeys(new))[: student.spare_classes]}
+    return [each for each in fitting if each.name in named]
 
 
 def _start(student: edgedd.Student, generations: Generations) -> None:

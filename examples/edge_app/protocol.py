@@ -33,8 +33,9 @@ def _result(request: dict[str, Any], classifier: Classifier, training: Training)
         return classifier.classify(_pixels(request, classifier))
     if do == "correct":
         name = request.get("class")
-        if name not in classifier.classes:
-            raise Refused(f"class {name!r}, wanted one of {', '.join(classifier.classes)}")
+        if not classifier.accepts(name):
+            more = f" or up to {classifier.spare} new" if classifier.spare else ""
+            raise Refused(f"class {name!r}, wanted one of {', '.join(classifier.classes)}{more}")
         return {"correction": classifier.correct(name, _pixels(request, classifier))}
     if do == "retrain":
         training.want(classifier.generation, classifier.journal.last, asked=True)
@@ -48,6 +49,7 @@ def status(classifier: Classifier, training: Training) -> dict[str, Any]:
     """What the service is doing."""
     return {
         "classes": classifier.classes,
+        "spare_classes": classifier.spare,
         "shape": classifier.shape,
         "generation": classifier.generation,
         "last_correction": classifier.journal.last,

@@ -67,9 +67,7 @@ class Training:
         if learner.returncode == 0:
             self.done, self.result, self.error, self._failures = self.done + 1, said, "", 0
             return True
-        self.error = str(said.get("error", f"the learner ended with status {learner.returncode}"))
-        self._not_before = self._clock() + min(10.0 * 2**self._failures, LONGEST_WAIT)
-        self._failures = min(self._failures + 1, 16)
+        self._failed(str(said.get("error", f"the learner ended with status {learner.returncode}")))
         return False
 
     def stop(self) -> None:
@@ -78,10 +76,19 @@ class Training:
             self._learner.kill()
             self._learner.wait()
 
+    def _failed(self, why: str) -> None:
+        self.error = why
+        self._not_before = self._clock() + min(10.0 * 2**self._failures, LONGEST_WAIT)
+        self._failures = min(self._failures + 1, 16)
+
     def _start(self) -> None:
         script = Path(__file__).with_name("learner.py")
         words = [sys.executable, script, self._bundle, self._state, "--steps", str(self._policy.steps)]
-        self._learner = subprocess.Popen([*words, "--parent", str(os.getpid())], stdout=subprocess.PIPE)
+        try:
+            self._learner = subprocess.Popen([*words, "--parent", str(os.getpid())], stdout=subprocess.PIPE)
+        except OSError as error:  # no memory for another process, say
+            self._failed(f"the learner could not be started: {error.strerror}")
+            return
         with suppress(OSError):  # when memory runs out it is the one to go, from its first instruction on
             Path(f"/proc/{self._learner.pid}/oom_score_adj").write_text("1000")
 
