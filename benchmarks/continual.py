@@ -1,0 +1,118 @@
+"""Class-incremental learning in five steps of two classes: synthetic memories against real ones of equal bytes.
+
+    python benchmarks/continual.py NAME DATA.npz --bytes 31360 [--seeds 3] [--minutes 15]
+
+At each step a memory of the step's two classes is made from their training images alone, a fifth of the bytes at most,
+and a fresh student is trained by onnxruntime on all memories so far (GDumb, as in the experiments of DSA and DM) and
+tested on the test images of all classes seen. All kinds of memory share the classes' order, bytes, recipe, student and
+seeds; nothing is tuned here. Each finished run is a row of benchmarks/results/continual_NAME.json, and a second call
+goes on with what is missing; with --minutes no run is begun after as many.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from surroundings import surroundings
+
+import edgedd
+from edgedd.augmentation import Augmentation
+from edgedd.continual import Continual, evaluate_continual
+from edgedd.distillation.memories import MEMORIES, Keeping
+from edgedd.parameterization import LowRank
+from edgedd.students import default_student
+
+RESULTS = Path(__file__).parent / "results"
+TASKS, WIDTH, STEPS, ITERATIONS = 5, 16, 200, 60
+AUGMENTATIONS = {1: Augmentation(shift=1), 3: Augmentation(flip=0.5, shift=2)}
+RANKS = {1: 10, 3: 8}
+
+
+def protocol(shape: tuple[int, int, int], total: int) -> Continual:
+    """The same for every memory."""
+    augmentation = AUGMENTATIONS[shape[0]]
+    recipe = edgedd.Recipe(steps=STEPS, weight_decay=5e-4 if shape[0] == 1 else 5e-3, augmentation=augmentation)
+    keeping = Keeping(LowRank(shape, RANKS[shape[0]], 1, 4), total // TASKS, recipe, iterations=ITERATIONS)
+    return Continual(keeping, default_student(shape, WIDTH), TASKS, threads=1)
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line a memory: means and sample deviations over seeds, and how far the distilled one is ahead, by seed."""
+    by_seed = {(row["memory"], row["seed"]): row for row in rows}
+    lines = []
+    for memory in MEMORIES:
+        own = [row for row in rows if row["memory"] == memory]
+        if not own:
+            continue
+        line: dict[str, Any] = {"memory": memory, "seeds": len(own), "bytes": own[0]["bytes"]}
+        line |= {"images": own[0]["images"]}
+        for key in ("final", "mean", "forgetting"):
+            line |= _over_seeds(key, [row[key] for row in own])
+        pairs = [(by_seed["distilled", row["seed"]], row) for row in own if ("distilled", row["seed"]) in by_seed]
+        for key in ("final", "mean"):
+            line |= _over_seeds(f"{key}_ahead", [distilled[key] - row[key] for distilled, row in pairs])
+        lines.append(line)
+    return lines
+
+
+def _over_seeds(key: str, values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {key: round(float(np.mean(values)), 5), f"{key}_spread": round(spread, 5)}
+
+
+def main() -> None:
+    """Parse, run what is missing, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("data")
+    parser.add_argument("--bytes", type=int, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1e9)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    path, begun = RESULTS / f"continual_{arguments.name}.json", time.monotonic()
+    data = edgedd.load_data(arguments.data)
+    how = protocol(data.shape, arguments.bytes)
+    command = f"python benchmarks/continual.py {arguments.name} {Path(arguments.data).name} --bytes {arguments.bytes}"
+    facts = {
+        "data": {"name": arguments.name, "fingerprint": data.fingerprint},
+        "budget_bytes": arguments.bytes,
+        "tasks": TASKS,
+        "student": how.student,
+        "recipe": how.keeping.recipe.as_dict(),
+        "form": how.keeping.form.as_dict(),
+        "distilled": f"{how.keeping.method}, width {how.keeping.width}, {ITERATIONS} iterations a step",
+        "command": f"{command} --seeds {arguments.seeds}",
+    }
+    stored = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    rows: list[dict[str, Any]] = stored["rows"]
+    if rows and {key: stored[key] for key in facts if key != "command"} != {
+        key: value for key, value in facts.items() if key != "command"
+    }:
+        raise SystemExit(f"{path} has rows of another protocol: remove it first")
+
+    def on_row(row: dict[str, Any]) -> None:
+        rows.append(row)
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps({"summary": summary(rows), **facts, "rows": rows, **surroundings()}, indent=1))
+        temporary.replace(path)
+        figures = ", ".join(f"{key} {100 * row[key]:.1f} %" for key in ("final", "mean", "forgetting"))
+        print(f"{time.monotonic() - begun:.0f} s: {row['memory']}, seed {row['seed']}: {figures}", flush=True)
+
+    for seed in range(arguments.seeds):
+        known = {row["memory"] for row in rows if row["seed"] == seed}
+        missing = [name for name in MEMORIES if name not in known]
+        if missing and time.monotonic() - begun < 60 * arguments.minutes:
+            evaluate_continual(data, how, seed, missing, on_row)
+    for line in summary(rows):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

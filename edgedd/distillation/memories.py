@@ -1,0 +1,151 @@
+"""What a learner keeps of classes that it was shown: synthetic images, or real ones that were chosen, in equal bytes.
+
+Each memory is made from one step's training images alone; see edgedd.continual.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgedd import planner
+from edgedd.augmentation import Augmentation
+from edgedd.distillation import networks
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.loop import Length, Loop
+from edgedd.distillation.methods import method_named
+from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.selection import herd
+from edgedd.distillation.trainable_set import TrainableSet
+from edgedd.distillation.training import Batch, Trainer
+from edgedd.labelled_images import LabelledImages
+from edgedd.parameterization import Parameterization, Pixels
+from edgedd.recipe import Recipe
+from edgedd.students import default_student, student
+from edgedd.synthetic_set import SyntheticSet
+
+TEMPERATURE = 2.0  # of the labels that synthetic images start from
+GUIDE_WIDTH, GUIDE = 16, Recipe(student_lr=0.05, steps=150, augmentation=Augmentation(shift=2))
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How images are kept.
+
+    Attributes:
+        form: of synthetic images, and of random real ones that are stored like them.
+        bytes: of each step's file at most.
+        recipe: by which a student is trained from a memory; distillation takes its augmentation.
+        method, iterations, width: that distils; width None: the method's own.
+    """
+
+    form: Parameterization
+    bytes: int
+    recipe: Recipe
+    method: str = "dm"
+    iterations: int = 60
+    width: int | None = 32
+
+    def ipc(self, form: Parameterization, classes: tuple[str, ...]) -> int:
+        """The most images per class in `form` that fit into the bytes with these names."""
+        return planner.storage(form, classes, {}, budget_bytes=self.bytes, recipe=self.recipe).ipc
+
+
+class Task:
+    """One step's classes: its training images, and a narrow network trained on them that guides the choice of some.
+
+    Pixels are normalised by `mean` and `std` (C,), which need not be those of these images. `names` are those of as
+    many classes as these that take most bytes: every step then stores as many images.
+    """
+
+    def __init__(
+        self, data: LabelledImages, mean: np.ndarray, std: np.ndarray, *, names: tuple[str, ...], seed: int
+    ) -> None:
+        self.data, self.mean, self.std, self.names, self.seed = data, mean, std, names, seed
+        self.compute = Compute.choose("cpu", compiled=False)
+        self.real = replace(RealImages.of(data, self.compute), mean=mean, std=std)
+
+    def generator(self, purpose: int) -> np.random.Generator:
+        """Of the seed: equal seeds and purposes give equal draws."""
+        return np.random.default_rng([self.seed, purpose])
+
+    @cached_property
+    def guide(self) -> tuple[Trainer, list[torch.Tensor]]:
+        """A trained ConvNet, for features and for the labels that synthetic images start from."""
+        shape, num_classes, generator = self.data.shape, self.data.num_classes, self.generator(0)
+        trainer = Trainer(student(default_student(shape, GUIDE_WIDTH), shape, num_classes), self.compute)
+
+        def sample(count: int) -> Batch:
+            images, labels = self.real.sample(count, generator)
+            return images, torch.nn.functional.one_hot(labels, num_classes).float()
+
+        return trainer, trainer.fit(sample, GUIDE, generator)
+
+    @cached_property
+    def features(self) -> np.ndarray:
+        """Of every training image by the guide (N, d)."""
+        trainer, parameters = self.guide
+        with torch.no_grad():
+            parts = [
+                networks.features(trainer.network, parameters, self.real.normalised(rows))
+                for rows in np.array_split(np.arange(len(self.real.labels)), 1 + len(self.real.labels) // 250)
+            ]
+        return torch.cat(parts).float().cpu().numpy()
+
+    def at_random(self, ipc: int) -> np.ndarray:
+        """Rows (K ipc,) in class-major order."""
+        generator = self.generator(1)
+        return np.concatenate([self.real.sample_class(c, ipc, generator) for c in range(self.data.num_classes)])
+
+    def stored(self, form: Parameterization, rows: np.ndarray, recipe: Recipe) -> SyntheticSet:
+        """The training images `rows` (n,), in class-major order, with hard labels."""
+        labels = np.eye(self.data.num_classes)[self.data.train_labels[rows]]
+        return self.made(form, form.encode(self.real.normalised(rows).cpu().numpy()), labels, recipe)
+
+    def made(
+        self, form: Parameterization, factors: dict[str, np.ndarray], labels: np.ndarray, recipe: Recipe
+    ) -> SyntheticSet:
+        """A set of these classes."""
+        kept: dict[str, Any] = {"mean": self.mean, "std": self.std, "classes": self.data.classes, "provenance": {}}
+        return SyntheticSet.from_factors(form, factors=factors, labels=labels, recipe=recipe, **kept)
+
+
+def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
+    """Synthetic images, which start from random real ones with the guide's labels."""
+    settings = {} if keeping.width is None else {"width": str(keeping.width)}
+    method = method_named(keeping.method, settings)
+    if getattr(method, "augmentation", Augmentation()) is None:
+        method = replace(method, augmentation=keeping.recipe.augmentation)  # type: ignore[type-var]
+    images = task.real.normalised(task.at_random(keeping.ipc(keeping.form, task.names)))
+    trainer, parameters = task.guide
+    logits = torch.log_softmax(trainer.logits(parameters, images) / TEMPERATURE, dim=1).cpu().numpy()
+    synthetic = TrainableSet.start(keeping.form, images.cpu().numpy(), logits, task.compute.device)
+    Loop(synthetic, method, task.real, task.compute, task.generator(2)).run(Length(keeping.iterations), None, None)
+    return task.made(keeping.form, synthetic.numpy_factors(), synthetic.numpy_labels(), keeping.recipe)
+
+
+def herding(task: Task, keeping: Keeping, bits: int) -> SyntheticSet:
+    """Real images by herding (Welling 2009) on the guide's features, as pixels in `bits`."""
+    form = Pixels(task.data.shape, bits)
+    ipc = keeping.ipc(form, task.names)
+    rows = [r[herd(task.features[r], min(ipc, len(r)))] for r in task.real.classwise]
+    return task.stored(form, np.concatenate(rows), keeping.recipe)
+
+
+def random(task: Task, keeping: Keeping, bits: int | None) -> SyntheticSet:
+    """Real images at random, as pixels in `bits`, or None: in the form of the synthetic images."""
+    form = keeping.form if bits is None else Pixels(task.data.shape, bits)
+    return task.stored(form, task.at_random(keeping.ipc(form, task.names)), keeping.recipe)
+
+
+MEMORIES: dict[str, Callable[[Task, Keeping], SyntheticSet]] = {
+    "distilled": distilled,
+    "herding, uint8": lambda task, keeping: herding(task, keeping, 8),
+    "herding, 4 bits": lambda task, keeping: herding(task, keeping, 4),
+    "random, uint8": lambda task, keeping: random(task, keeping, 8),
+    "random, 4 bits": lambda task, keeping: random(task, keeping, 4),
+    "random, as distilled": lambda task, keeping: random(task, keeping, None),
+}
