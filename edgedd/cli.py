@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle, cli_experts, cli_pack, cli_rehearsal, cli_report, cli_try
+from edgedd import cli_boards, cli_bundle, cli_continual, cli_experts, cli_pack, cli_rehearsal, cli_report, cli_try
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -132,6 +132,8 @@ def evaluate(
     from edgedd.cli_output import print_evaluation
     from edgedd.evaluation import evaluate_path
     from edgedd.progress import ProgressReport
+    if continual is not None:
+        return cli_continual.evaluate(path, data, continual, students, seeds=seeds, seed=seed, as_json=as_json)
 
     options: dict[str, Any] = {"seeds": seeds, "seed": seed, "weights": weights}
     options |= {"recipe": recipe, "epochs": epochs, "device": device}
@@ -183,8 +185,6 @@ def train(
     low_memory: Annotated[bool, typer.Option("--low-memory", help="less memory, slower")] = False,
     student: cli_bundle.StudentName = None,
     require_signature: cli_bundle.PublicKey = None,
-    as_json: Json = False,
-) -> None:
     new_data: cli_rehearsal.NewDataPath = None,
     weights: cli_rehearsal.StartWeights = None,
     rehearsal: cli_rehearsal.StateFile = None,
@@ -193,6 +193,8 @@ def train(
     """Train the bundle's student from its synthetic set, by its recipe; or on new images, rehearsing on the set."""
     from edgedd.progress import ProgressReport
 
+    as_json: Json = False,
+) -> None:
     with ProgressReport() as progress:
         how: dict[str, Any] = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
         how |= {"require_signature": require_signature, "student": student}
