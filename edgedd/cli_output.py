@@ -16,6 +16,7 @@ from edgedd.errors import printable
 from edgedd.inspection import inspect
 
 Row = Mapping[str, Any]
+GAPS = ("hard_label_recovery", "improvement_over_random", "gap_plain")
 
 
 def spoken_command(arguments: Sequence[str]) -> str:
@@ -81,7 +82,7 @@ def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
     if as_json:
         print_json(list(rows))
         return
-    cells = [
+    cells: list[tuple[Any, ...]] = [
         (
             row["student"],
             f"{row['bytes']:,}",
@@ -94,7 +95,22 @@ def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
     how = rows[0]
     title = "" if how["steps"] is None else f"recipe {how['recipe']}: {how['epochs']} epochs, {how['steps']} steps"
     title += f" in {how['runtime']}" if title else ""
-    print_table(title, ("student", "bytes", "test accuracy", "seeds", "seconds each"), cells)
+    columns: tuple[str, ...] = ("student", "bytes", "test accuracy", "seeds", "seconds each")
+    if "trained_on" in how:
+        columns = ("trained on", "images a class", *columns)
+        cells = [(row["trained_on"], row["ipc"], *cell) for row, cell in zip(rows, cells, strict=True)]
+    print_table(title, columns, cells)
+    for row in rows:
+        if "ranking" in row:
+            _print_ranking(row["student"], row["ranking"])
+
+
+def _print_ranking(student: str, values: Row) -> None:
+    """DD-Ranking's gaps in points, then its scores."""
+    gaps = [(name, f"{100 * values[name]:+.1f} points") for name in GAPS]
+    scores = [(name, f"{values[name]:.3f}") for name in ("label_robust_score", "augmentation_robust_score")]
+    rows = [(name.replace("_", " "), value) for name, value in (*gaps, *scores)]
+    print_table(f"{student}: gaps, and scores of DD-Ranking", ("", ""), rows)
 
 
 def _mean_and_spread(row: Row) -> str:

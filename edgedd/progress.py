@@ -14,6 +14,8 @@ TITLES = {
     "time": "timing students",
     "try": "trying students",
     "evaluate": "evaluating",
+    "baselines": "real images",
+    "ranking": "gaps",
 }
 
 

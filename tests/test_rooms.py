@@ -14,7 +14,7 @@ from edgedd.exporting import export
 from edgedd.parameterization import Formation, LowRank, Parameterization, SharedBasis
 
 PACKAGE = Path(__file__).parent.parent / "edgedd"
-ROOMS = ("distillation", "exporting", "device", "report")
+ROOMS = ("distillation", "exporting", "device", "baselines", "report")
 CONTRACT = (
     "errors",
     "atomic",
@@ -100,7 +100,7 @@ def test_the_contract_stands_alone(name: str) -> None:
 
 @pytest.mark.parametrize("path", sources("device"), ids=lambda p: p.name)
 def test_the_device_needs_no_server(path: Path) -> None:
-    forbidden = (*rooms("distillation", "exporting", "report"), *HEAVY)
+    forbidden = (*rooms("distillation", "exporting", "baselines", "report"), *HEAVY)
     assert not [n for n in imported(path, everywhere=True) if within(n, forbidden)]
 
 
@@ -108,12 +108,12 @@ def test_the_device_needs_no_server(path: Path) -> None:
 def test_exporting_needs_onnx_alone(path: Path) -> None:
     """But to trace a torch module, to quantise, and to train the weights that are quantised."""
     allowed = {"own_model.py": ("torch",), "int8.py": ("onnxruntime",), "export.py": rooms("device")}.get(path.name, ())
-    forbidden = (*rooms("distillation", "device", "report"), "torch", "onnxruntime")
+    forbidden = (*rooms("distillation", "device", "baselines", "report"), "torch", "onnxruntime")
     assert not [n for n in imported(path, everywhere=False) if within(n, forbidden)]
     assert not [n for n in imported(path, everywhere=True) if within(n, forbidden) and not within(n, allowed)]
 
 
-@pytest.mark.parametrize("room", ROOMS[:3])
+@pytest.mark.parametrize("room", ROOMS[:4])
 def test_no_room_imports_the_report(room: str) -> None:
     for path in sources(room):
         assert not [n for n in imported(path, everywhere=True) if within(n, rooms("report"))]

@@ -1,0 +1,41 @@
+"""The table of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
+
+
+def accuracy_per_byte() -> str:
+    """For each data set, student and budget the synthetic sets and, for each kind of real images, its best row."""
+    lines = [
+        "| data | student | bytes | trained on | images a class | test accuracy | trainings |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    commands = []
+    for path in sorted(RESULTS.glob("accuracy_per_byte_*.json")):
+        result = json.loads(path.read_text())
+        for row in sorted(result["rows"], key=_place):
+            lines.append(_line(result["data"]["name"], row))
+            commands.append(f"`{row['command']}`")
+    return "\n".join(
+        [*lines, "", f"Mean and sample deviation over trainings. Made by {', '.join(dict.fromkeys(commands))}."]
+    )
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["student"], row["budget_bytes"], "storage" in row, -row["accuracy"]
+
+
+def _line(data: str, row: dict[str, Any]) -> str:
+    spread = f" ± {100 * row['spread']:.1f}" if len(row["accuracies"]) > 1 else ""
+    if "storage" not in row:
+        what = f"**synthetic set** ({row['method']})"
+    else:
+        kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
+        what = f"{kind} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
+    accuracy = f"{100 * row['accuracy']:.1f}{spread} %"
+    cells = (data, row["student"], f"{row['bytes']:,}", what, str(row["ipc"]), accuracy, str(len(row["accuracies"])))
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,1 @@
+"""Real images in few bytes, as honest a rival of a synthetic set as can be made: chosen, coded, labelled, trained."""

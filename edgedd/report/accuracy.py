@@ -1,0 +1,88 @@
+"""Accuracy over bytes as a picture: synthetic sets, the best of each kind of real images, published points."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgedd.atomic import refuse_unwritable, write_bytes
+from edgedd.errors import MissingExtra
+
+OURS = "synthetic set"
+COLOURS = {
+    "webp": "#c9622f",
+    "jpeg": "#c9a227",
+    "down-scaled": "#6b9e5a",
+    "2-bit": "#4fa3d1",
+    "4-bit": "#8d7bb5",
+    "uint8": "#8d99a6",
+}
+MARKERS = {"webp": "s", "jpeg": "D", "down-scaled": "v", "2-bit": "P", "4-bit": "X", "uint8": "^"}
+Row = Mapping[str, Any]
+
+
+def draw(rows: Sequence[Row], published: Sequence[Row], path: str | os.PathLike[str], data: str) -> None:
+    """Write a PNG: test accuracy (%, mean and sample deviation) over bytes, on a logarithmic axis.
+
+    `rows` are those of `edgedd.baselines.comparison`, of one student; `published` have name, bytes, accuracy: their
+    bytes as the papers count them, their student the papers' ConvNet of width 128. They stand apart in grey.
+
+    Raises SettingError when it cannot be written, MissingExtra without matplotlib.
+    """
+    refuse_unwritable(path)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "drawing accuracies", "distill") from error
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    axes = figure.subplots()
+    _line(axes, [row for row in rows if row["trained_on"] == OURS], OURS, color="#1f4e79", marker="o", linewidth=2.2)
+    for name, colour in COLOURS.items():
+        mine = [row for row in rows if row.get("storage") == name]
+        _line(axes, mine, f"real images: {name}", color=colour, marker=MARKERS[name], linewidth=1.2)
+    _published(axes, published)
+    every = sorted({row["bytes"] for row in (*rows, *published)})
+    axes.set_xscale("log")
+    if every:
+        axes.set_xlim(every[0] / 1.3, every[-1] * 2)
+        ticks = [2.0**k * 1000 for k in range(0, 12) if every[0] / 1.3 <= 2.0**k * 1000 <= every[-1] * 2]
+        axes.set_xticks(ticks, [f"{tick / 1000:g} kB" for tick in ticks])
+        axes.minorticks_off()
+    students = sorted({row["student"] for row in rows})
+    axes.set_title(f"{data}: test accuracy of {', '.join(students)} by bytes shipped", fontsize=11, loc="left")
+    axes.set_ylabel("test accuracy (%)")
+    axes.grid(color="#eceff1")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _line(axes: Any, rows: Sequence[Row], label: str, *, color: str, marker: str, linewidth: float) -> None:
+    """Points with error bars, joined in the order of their bytes."""
+    if not rows:
+        return
+    rows = sorted(rows, key=lambda row: row["bytes"])
+    sizes = [row["bytes"] for row in rows]
+    means, spreads = (100 * np.array([row[key] for row in rows]) for key in ("accuracy", "spread"))
+    style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": linewidth, "markersize": 5, "capsize": 3}
+    axes.errorbar(sizes, means, yerr=spreads, label=label, zorder=3, **style)
+
+
+def _published(axes: Any, points: Sequence[Row]) -> None:
+    """Hollow grey points with their names beside them, moved apart where they would overlap."""
+    if not points:
+        return
+    sizes, means = [p["bytes"] for p in points], [100 * p["accuracy"] for p in points]
+    label = "published (papers' bytes,\nConvNet of width 128)"
+    axes.scatter(sizes, means, facecolors="none", edgecolors="#5b6770", s=26, label=label, zorder=2)
+    lowest = 0.0
+    for point in sorted(points, key=lambda p: p["accuracy"]):
+        lowest = max(100 * point["accuracy"], lowest + 1.5)
+        place = (point["bytes"] * 1.06, lowest)
+        axes.annotate(point["name"], (point["bytes"], 100 * point["accuracy"]), place, fontsize=7, color="#5b6770")
