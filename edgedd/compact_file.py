@@ -22,8 +22,8 @@ from edgedd.rans import Coder, Decoder, Encoder
 from edgedd.set_tensors import DTYPES, Spec, check_count, check_values, tensor_specs
 
 MAGIC = b"edd\x03"
-MOST_CODES = 64  # codes and labels that a byte of the file may stand for
-MOST_TEXT = 2**20  # bytes of metadata and float tensors, besides MOST_CODES a byte
+MOST_CODES = 256  # codes and labels that a byte of the file may stand for
+MOST_TEXT = 2**18  # bytes of metadata, and of float tensors besides MOST_CODES a byte
 LABEL_STEPS = (255, 85, 51, 17, 15, 5, 3, 1)  # the divisors of 255
 _COUNTS = struct.Struct("<IIB")  # images, words of the coder, step of the labels
 _HEAD = '{"version":'
@@ -65,6 +65,10 @@ def parse(content: bytes) -> dict[str, Any]:
     """Bytes of a compact file -> the fields of a SyntheticSet. Raises FormatError or SettingError."""
     front, coded = _inflated(content)
     text, _, rest = front.partition(b"\0")
+    if len(text) > MOST_TEXT:
+        raise FormatError(
+            f"{len(text)} bytes of metadata, wanted at most {MOST_TEXT}; the file is damaged, copy it again"
+        )
     try:
         fields = set_metadata.from_text(text.decode("utf-8"))
     except UnicodeDecodeError as error:
