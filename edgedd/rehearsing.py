@@ -63,7 +63,7 @@ def rehearse_bundle(
         rehearsal = _start(student, new, seed)
         for images, names in new_images(new.path, student.bundle.image_shape, rehearsal.classes):
             rehearsal.add(images, names)
-        test = None if data is None else _test(data, rehearsal.classes)
+        test = None if data is None else known_test_images(data, rehearsal.classes)
         if not (student.bundle.holds(WEIGHTS) or new.weights or taken_up):
             student.fit(seed, on_step=lambda step, steps, loss: told("train", step, steps, loss))
         added = rehearsal.classes[len(student.classes) :]
@@ -90,8 +90,11 @@ def _start(student: Student, new: NewData, seed: int) -> Rehearsal:
     return Rehearsal(student, buffer_bytes=size, seed=seed)
 
 
-def _test(data: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Test images of the classes that are known, by name, and their numbers."""
+def known_test_images(data: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Test images of `data`, those of the `classes` alone, which are found by name, and their numbers among these.
+
+    Raises SettingError when there are none.
+    """
     loaded = load_data(data)
     number = np.array([classes.index(name) if name in classes else -1 for name in loaded.classes])
     labels = number[loaded.test_labels]

@@ -1,5 +1,6 @@
 """Learning from new images on the device: spare outputs, the buffer, runs that stop and go on, and what is refused."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +204,10 @@ def test_the_command_learns_new_classes_and_predict_knows_their_names(
              test_images=stripes(1, 8), test_labels=np.zeros(1, int))  # fmt: skip
     again = command("train", spare, "--new-data", tmp_path / "more.npz", "-o", made, "--rehearsal", state, "--json")
     assert '"images": 19' in again.out and '"new_classes": []' in again.out
+    np.savez(tmp_path / "test.npz", train_images=np.tile(stripes(1, 8), (2, 1, 1)), train_labels=np.arange(2),
+             classes=["stripes", "bar"], test_images=stripes(8, 9), test_labels=np.zeros(8, int))  # fmt: skip
+    tested = command("evaluate", spare, "--data", tmp_path / "test.npz", "--weights", made, "--json")
+    assert json.loads(tested.out)[0]["accuracy"] == 1
     for wrong, message in (
         (("train", spare, "-o", made, "--ratio", 0.5), "--ratio is for --new-data"),
         ((*common[:3], tmp_path / "absent", "-o", made), "does not exist"),
