@@ -125,9 +125,15 @@ def evaluate_path(
         bundled.load_weights(weights)
     elif not bundled.bundle.holds(WEIGHTS):
         raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
-    loaded = load_data(data)
-    _refuse_other_data(loaded, bundled.bundle.image_shape, len(bundled.classes))
-    accuracy = bundled.evaluate(loaded.test_images, loaded.test_labels)
+    if bundled.classes == bundled.synthetic.classes:
+        loaded = load_data(data)
+        _refuse_other_data(loaded, bundled.bundle.image_shape, len(bundled.classes))
+        test = loaded.test_images, loaded.test_labels
+    else:  # new ones were learned, which the data may have in another order
+        from edgedd.rehearsing import known_test_images
+
+        test = known_test_images(data, bundled.classes)
+    accuracy = bundled.evaluate(*test)
     row: dict[str, Any] = {"student": bundled.bundle.student, "accuracy": accuracy}
     row |= {"spread": None, "accuracies": [accuracy]}
     row |= {"seeds": [], "seconds": None, "bytes": bundled.synthetic.nbytes}
