@@ -68,6 +68,14 @@ def test_a_new_class_is_learned_and_its_name_goes_with_the_weights(spare: Path, 
     other = Student.load(spare)
     other.load_weights(tmp_path / "weights.safetensors")
     assert other.classes == ("circle", "cross", "bar", "stripes") and other.spare_classes == 1
+    with pytest.raises(SettingError, match="learned on a device"):
+        export(
+            student.synthetic,
+            tmp_path / "b",
+            student="convnet2-w8",
+            spare_classes=2,
+            weights=tmp_path / "weights.safetensors",
+        )
     pictures = stripes(50, seed=2)
     assert other.evaluate(pictures, np.full(50, 3)) > 0.9
     np.testing.assert_array_equal(other.predict(pictures), student.predict(pictures))

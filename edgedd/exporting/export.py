@@ -39,7 +39,7 @@ from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.target import Target, training_target
 from edgedd.target_file import target_text
-from edgedd.weights import load_weights, weights_bytes
+from edgedd.weights import load_weights, saved_classes, weights_bytes
 
 MAX_GRAPH_BYTES = 150_000
 MAX_LARGE_GRAPH_BYTES = 1_000_000  # for no board: the training graph of ResNet-18 has up to 190 kB
@@ -98,7 +98,7 @@ def export(
     board = None if target is None else training_target(target)
     shape, classes = synthetic.parameterization.shape, len(synthetic.classes) + spare_classes
     network = student_network(first, shape, classes) if model is None else own_model(model, shape, classes)
-    start = network.weights if weights is None else load_weights(weights, {**network.parameters, **network.buffers})
+    start = network.weights if weights is None else _given_weights(weights, network)
     graphs, placement = _graphs(network, synthetic, mode, board)
     contents, more = {SET: synthetic.to_bytes(), **_serialized(graphs, board)}, {}
     for name in others:
@@ -146,6 +146,14 @@ def _refuse_spare(spare: int, classes: int, *, own: bool, quantize: bool) -> Non
         raise SettingError("an own model has the outputs that it has, wanted no spare classes: choose a named student")
     if quantize:
         raise SettingError("an int8 graph learns no classes, wanted no spare ones: leave --quantize or them out")
+
+
+def _given_weights(path: str | os.PathLike[str], network: Forward) -> dict[str, np.ndarray]:
+    """Raises FormatError for weights of another network, SettingError when they know classes that no set is about."""
+    weights = load_weights(path, {**network.parameters, **network.buffers}, network.num_classes)
+    if saved_classes(path):
+        raise SettingError(f"{path} holds classes that were learned on a device, wanted weights of the set's alone")
+    return weights
 
 
 def _names(student: str | None, *, own: bool) -> tuple[str | None, list[str]]:
