@@ -24,6 +24,7 @@ class Options:
         bytes, ipc: the size: bytes of the file, or images per class.
         parameterization, rank, subspaces, formation, half, bits: how images are stored; by default `low_rank`
             in 4 bits at rank side / 4, for grey images side / 2.
+        compact: store the set entropy-coded; sets of kind dct in 8 bits always are.
         labels: "hard", "teacher" (fixed soft labels), "learned", or "auto": what the method does by default.
         iterations, minutes: the length of the run; minutes count everything from the call to the file.
         width: channels of the networks that distil (the ConvNet whose depth fits the images); by default the method's
@@ -45,6 +46,7 @@ class Options:
     formation: int | None = None
     half: bool = False
     bits: int | None = None
+    compact: bool = False
     labels: str = "auto"
     iterations: int | None = None
     minutes: float | None = None
