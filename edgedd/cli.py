@@ -57,6 +57,7 @@ def distill(
     formation: Annotated[int | None, typer.Option(help="tiles a side of a stored image of formation")] = None,
     half: Annotated[bool, typer.Option("--half", help="shared_basis at half the resolution")] = False,
     bits: Annotated[int | None, typer.Option(help="16, 8, 4 or 2 a coefficient or pixel")] = None,
+    compact: Annotated[bool, typer.Option("--compact", help="store it entropy-coded; dct always is")] = False,
     labels: Annotated[str, typer.Option(help="auto, hard, teacher or learned")] = "auto",
     iterations: Annotated[int | None, typer.Option(help="outer steps")] = None,
     minutes: Annotated[float | None, typer.Option(help="time allowed, instead of iterations")] = None,
