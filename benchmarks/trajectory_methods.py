@@ -1,0 +1,158 @@
+"""Trajectory matching on real images at equal bytes, against baselines and other methods.
+
+    edgedd experts --data DATA.npz --count 4 --epochs 8 --width 32 -o EXPERTS
+    python benchmarks/trajectory_methods.py NAME DATA.npz EXPERTS [--bytes 7840,31360] [--seeds 3] [--contenders dm,lss]
+
+Contenders are distilled to the same number of bytes with every seed, all but mtt in the same form (FORMS) and with soft
+labels, mtt to pixels with hard labels, as in its paper. Networks have width 32. Every contender that moves anything
+moves it for about SECONDS of one core: its iterations are as many as fit when the first seed's first steps are timed.
+Experts, which three contenders share, are not counted; the teacher whose labels sets start with is the first of them.
+Then a student is trained from each set by one fixed recipe, in onnxruntime, and the test split is read once. Settings
+were chosen on the validation split, with seed 0. Each finished run is a row of results/trajectory_methods_NAME.json,
+and a second call goes on with what is missing.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from surroundings import surroundings
+
+import edgedd
+from edgedd.augmentation import Augmentation
+from edgedd.distillation import run as distillation
+from edgedd.distillation import teacher
+from edgedd.distillation.expert_files import ExpertFolder
+from edgedd.distillation.options import Options
+from edgedd.labelled_images import LabelledImages
+
+RESULTS = Path(__file__).parent / "results"
+WIDTH, STUDENT, STEPS, BATCH = 32, "convnet3-w32", 300, 64
+SECONDS, TIMED = 25.0, 3
+FORMS: dict[int, dict[str, Any]] = {
+    1: {"parameterization": "low_rank", "rank": 10, "bits": 4},
+    3: {"parameterization": "low_rank", "rank": 8, "bits": 4},
+}
+PIXELS: dict[str, Any] = {"parameterization": "pixels", "bits": 4, "labels": "hard"}
+SEGMENT = {"inner_steps": "10", "expert_epochs": "1", "latest": "4", "batch": "50", "rate": "0.1", "lr": "0.03"}
+# Name -> method, its settings, and what is said of the form where it is another.
+CONTENDERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
+    "random": ("random", {}, {}),
+    "kmeans": ("kmeans", {}, {}),
+    "mtt": ("mtt", SEGMENT, PIXELS),
+    "lss": ("lss", SEGMENT, {}),
+    "lss-contrastive": ("lss", {**SEGMENT, "contrastive": "0.05"}, {}),
+    "dm": ("dm", {"batch_real": "64"}, {}),
+    "frepo": ("frepo", {}, {}),
+}
+
+
+class Bench:
+    """One data set, and what its runs share."""
+
+    def __init__(self, data: LabelledImages, experts: str) -> None:
+        self.data, self.experts = data, experts
+        strong = Augmentation(flip=0.5, shift=3, scale=0.2, rotate=15, cutout=0.25, colour=0.5)
+        augmentation = strong if data.shape[0] == 3 else Augmentation(flip=0.5, shift=2)
+        self.recipe = edgedd.Recipe(student_lr=0.02, steps=STEPS, batch_size=BATCH, augmentation=augmentation)
+
+    def options(self, name: str, budget: int, seed: int, **more: Any) -> dict[str, Any]:
+        """Of `edgedd.distill`; `more` changes the form."""
+        method, settings, form = CONTENDERS[name]
+        options = {"method": method, "settings": settings, "bytes": budget, "seed": seed, "width": WIDTH}
+        if method in ("mtt", "lss"):
+            options["experts"] = self.experts
+        return options | {"recipe": self.recipe} | (form or FORMS[self.data.shape[0]]) | more
+
+    def iterations(self, options: dict[str, Any]) -> int:
+        """As many as take SECONDS of one core."""
+        if options["method"] in ("random", "kmeans"):
+            return 1
+        loop = distillation.Distillation(self.data, Options(**options, iterations=1000), None)._start(None)
+        loop.total, begun = 1000, 0.0
+        for step in range(2 + TIMED):
+            if step == 2:  # compiled
+                begun = time.process_time()
+            loop._step(None)
+        return max(5, round(SECONDS * TIMED / (time.process_time() - begun)))
+
+    def row(self, name: str, budget: int, seed: int, iterations: int | None, **more: Any) -> dict[str, Any]:
+        """Distil and evaluate once."""
+        options = self.options(name, budget, seed, **more)
+        iterations = iterations or self.iterations(options)
+        begun = time.process_time()
+        synthetic = edgedd.distill(self.data, iterations=iterations, **options)
+        seconds = round(time.process_time() - begun, 1)
+        result = edgedd.evaluate(synthetic, self.data, [STUDENT], seeds=1, seed=seed)[0]
+        kept = {"budget": budget, "contender": name, "seed": seed, "bytes": synthetic.nbytes, "ipc": synthetic.ipc}
+        kept |= {"settings": CONTENDERS[name][1], "form": synthetic.parameterization.as_dict()}
+        return kept | {"iterations": iterations, "process_seconds": seconds, "accuracy": result["accuracy"]}
+
+
+def teach_by(folder: ExpertFolder) -> None:
+    """No teacher is trained: the first expert at its last epoch, a network of the same shape, is everyone's."""
+    weights = folder.weights(0, folder.epochs)
+
+    def taught(trainer: Any, *_: Any) -> list[torch.Tensor]:
+        shapes = [spec.shape for spec in trainer.network.parameters().values()]
+        parts = torch.split(weights, [math.prod(shape) for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    teacher.train_teacher = taught
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line a budget and contender, the best first."""
+    lines = []
+    for budget in sorted({row["budget"] for row in rows}):
+        own = [row for row in rows if row["budget"] == budget]
+        for name in {row["contender"] for row in own}:
+            values = np.array([row["accuracy"] for row in own if row["contender"] == name])
+            spread = round(float(values.std(ddof=1)), 4) if len(values) > 1 else None
+            line = {"budget": budget, "contender": name, "seeds": len(values)}
+            lines.append(line | {"accuracy": round(float(values.mean()), 4), "spread": spread})
+    return sorted(lines, key=lambda line: (line["budget"], -line["accuracy"]))
+
+
+def main() -> None:
+    """Parse, run what is missing, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("data")
+    parser.add_argument("experts")
+    parser.add_argument("--bytes", default="7840,31360")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    distillation.COMPILE_ABOVE_FLOPS = 0
+    folder = ExpertFolder.open(Path(arguments.experts))
+    teach_by(folder)
+    path = RESULTS / f"trajectory_methods_{arguments.name}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    bench = Bench(edgedd.load_data(arguments.data), arguments.experts)
+    command = f"python benchmarks/trajectory_methods.py {arguments.name} {Path(arguments.data).name} EXPERTS"
+    facts: dict[str, Any] = {"student": STUDENT, "recipe": bench.recipe.as_dict(), "width": WIDTH, "command": command}
+    facts["experts"] = {"count": folder.count, "epochs": folder.epochs}
+    for budget in map(int, arguments.bytes.split(",")):
+        for seed in range(arguments.seeds):
+            for name in arguments.contenders.split(","):
+                before = {r["seed"]: r for r in rows if (r["budget"], r["contender"]) == (budget, name)}
+                if seed in before:
+                    continue
+                timed = next(iter(before.values()), {}).get("iterations")
+                rows.append(bench.row(name, budget, seed, timed))
+                print(json.dumps(rows[-1]), flush=True)
+                result = {"summary": summary(rows), **facts, "rows": rows, **surroundings()}
+                path.write_text(json.dumps(result, indent=1) + "\n")
+    for line in summary(rows):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
