@@ -1,6 +1,6 @@
 """Class-incremental learning in five steps of two classes: synthetic memories against real ones of equal bytes.
 
-    python benchmarks/continual.py NAME DATA.npz --bytes 31360 [--seeds 3] [--minutes 15]
+    python benchmarks/continual.py NAME DATA.npz --bytes 31360 [--seeds 0,1,2] [--minutes 15]
 
 At each step a memory of the step's two classes is made from their training images alone, a fifth of the bytes at most,
 and a fresh student is trained by onnxruntime on all memories so far (GDumb, as in the experiments of DSA and DM) and
@@ -66,51 +66,62 @@ def _over_seeds(key: str, values: list[float]) -> dict[str, float]:
     return {key: round(float(np.mean(values)), 5), f"{key}_spread": round(spread, 5)}
 
 
+def facts_of(name: str, data: edgedd.LabelledImages, total: int, how: Continual) -> dict[str, Any]:
+    """What all rows of a result have in common."""
+    return {
+        "data": {"name": name, "fingerprint": data.fingerprint},
+        "budget_bytes": total,
+        "tasks": TASKS,
+        "student": how.student,
+        "recipe": how.keeping.recipe.as_dict(),
+        "form": how.keeping.form.as_dict(),
+        "distilled": f"{how.keeping.method}, width {how.keeping.width}, {ITERATIONS} iterations a step",
+    }
+
+
+def stored_rows(path: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows so far; another process may add some too."""
+    stored = json.loads(path.read_text()) if path.exists() else {**facts, "rows": []}
+    if any(stored[key] != value for key, value in facts.items()):
+        raise SystemExit(f"{path} has rows of another protocol: remove it first")
+    rows: list[dict[str, Any]] = stored["rows"]
+    return rows
+
+
 def main() -> None:
     """Parse, run what is missing, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("data")
     parser.add_argument("--bytes", type=int, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2", help="with commas between them")
+    parser.add_argument("--memories", default=";".join(MEMORIES), help="with semicolons between them")
     parser.add_argument("--minutes", type=float, default=1e9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     path, begun = RESULTS / f"continual_{arguments.name}.json", time.monotonic()
     data = edgedd.load_data(arguments.data)
     how = protocol(data.shape, arguments.bytes)
+    facts = facts_of(arguments.name, data, arguments.bytes, how)
     command = f"python benchmarks/continual.py {arguments.name} {Path(arguments.data).name} --bytes {arguments.bytes}"
-    facts = {
-        "data": {"name": arguments.name, "fingerprint": data.fingerprint},
-        "budget_bytes": arguments.bytes,
-        "tasks": TASKS,
-        "student": how.student,
-        "recipe": how.keeping.recipe.as_dict(),
-        "form": how.keeping.form.as_dict(),
-        "distilled": f"{how.keeping.method}, width {how.keeping.width}, {ITERATIONS} iterations a step",
-        "command": f"{command} --seeds {arguments.seeds}",
-    }
-    stored = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    rows: list[dict[str, Any]] = stored["rows"]
-    if rows and {key: stored[key] for key in facts if key != "command"} != {
-        key: value for key, value in facts.items() if key != "command"
-    }:
-        raise SystemExit(f"{path} has rows of another protocol: remove it first")
 
     def on_row(row: dict[str, Any]) -> None:
-        rows.append(row)
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps({"summary": summary(rows), **facts, "rows": rows, **surroundings()}, indent=1))
+        rows = stored_rows(path, facts)
+        if (row["memory"], row["seed"]) not in {(known["memory"], known["seed"]) for known in rows}:
+            rows.append(row)
+        temporary = path.with_suffix(f".{row['seed']}.part")
+        result = {"summary": summary(rows), **facts, "command": command, "rows": rows, **surroundings()}
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
         temporary.replace(path)
         figures = ", ".join(f"{key} {100 * row[key]:.1f} %" for key in ("final", "mean", "forgetting"))
         print(f"{time.monotonic() - begun:.0f} s: {row['memory']}, seed {row['seed']}: {figures}", flush=True)
 
-    for seed in range(arguments.seeds):
-        known = {row["memory"] for row in rows if row["seed"] == seed}
-        missing = [name for name in MEMORIES if name not in known]
+    for seed in map(int, arguments.seeds.split(",")):
+        known = {row["memory"] for row in stored_rows(path, facts) if row["seed"] == seed}
+        missing = [name for name in arguments.memories.split(";") if name not in known]
         if missing and time.monotonic() - begun < 60 * arguments.minutes:
             evaluate_continual(data, how, seed, missing, on_row)
-    for line in summary(rows):
+    for line in summary(stored_rows(path, facts)):
         print(line)
 
 

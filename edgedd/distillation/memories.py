@@ -28,7 +28,7 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 TEMPERATURE = 2.0  # of the labels that synthetic images start from
-GUIDE_WIDTH, GUIDE = 16, Recipe(student_lr=0.05, steps=150, augmentation=Augmentation(shift=2))
+GUIDE_WIDTH, GUIDE = 16, Recipe(student_lr=0.05, steps=75, augmentation=Augmentation(shift=2))
 
 
 @dataclass(frozen=True)
