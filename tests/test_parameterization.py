@@ -79,6 +79,26 @@ def test_decode_is_left_core_right() -> None:
             np.testing.assert_allclose(images[i, c], wanted, atol=1e-12)
 
 
+def test_decode_is_the_inverse_of_the_cosine_transform() -> None:
+    """The sums of docs/format.md, term by term; and frequencies that are not stored are what an image loses."""
+
+    def t(size: int, k: int, j: int) -> float:
+        return np.sqrt((1 if k == 0 else 2) / size) * np.cos(np.pi * k * (2 * j + 1) / (2 * size))
+
+    form = DCT((3, 8, 9), 2)
+    values = np.random.default_rng(1).normal(size=(2, 3, 2, 2)).astype(np.float32)
+    images = form.decode({"coefficients": values}, slice(None))
+    for place in ((0, 0, 0), (2, 7, 8), (1, 3, 5)):
+        waves = [[t(n, k, j) for k in range(r)] for n, r, j in zip((3, 8, 9), (3, 2, 2), place, strict=True)]
+        terms = [(d, p, q, waves[0][d] * waves[1][p] * waves[2][q]) for d, p, q in np.ndindex(3, 2, 2)]
+        wanted = [sum(image[d, p, q] * wave for d, p, q, wave in terms) for image in values]
+        np.testing.assert_allclose(images[:, *place], wanted, atol=1e-5)
+    pixels = pictures(5, (3, 8, 8))
+    kept = [form.encode(pixels)["coefficients"] for form in (DCT((3, 8, 8), 3), DCT((3, 8, 8), 8))]
+    lost = np.square(pixels - DCT((3, 8, 8), 3).decode({"coefficients": kept[0]}, slice(None))).sum()
+    assert np.isclose(lost, np.square(kept[1]).sum() - np.square(kept[0]).sum(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("f", [2, 3])
 def test_a_formation_is_tiles_upsampled_by_torch(f: int) -> None:
     form = Formation(SHAPE, f)
