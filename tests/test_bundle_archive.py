@@ -114,7 +114,7 @@ def hostile(files: dict[str, bytes]) -> dict[str, tuple[bytes, str]]:
         "encrypted": (_flagged(plain, 1), "is encrypted"),
         "method": (_flagged(plain, 0, method=14), "compressed in an unknown way"),
         "large": (zipped(huge), "entry 'CARD.md' is of 65537 bytes and may have 65536"),
-        "bomb": (zipped({MANIFEST: b" " * 2**20, SET: bytes(2**22)}), "declares 5242880, wanted at most 100 times"),
+        "bomb": (zipped({MANIFEST: b" " * 2**18, SET: bytes(2**22)}), "declares 4456448, wanted at most 100 times"),
         "declared": (bytes(declared), f"of {2**27} bytes and may have 65536"),
         "comment": (plain[:-2] + b"\x04\0evil", "no zip file, or truncated"),
         "before": (b"#!/bin/sh\n" + plain, "not a plain zip from first to last byte"),

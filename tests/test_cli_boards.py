@@ -80,7 +80,9 @@ def test_mistakes_are_one_line(command: Command, arguments: tuple[str, ...], wor
 
 def test_a_bundle_has_its_own_student(command: Command, made: Made) -> None:
     ran = command("plan", "--bundle", made.bundle, "--student", "mlp", *BOARD)
-    assert (ran.status, ran.err.count("\n")) == (2, 1) and "its own student" in ran.err
+    assert (ran.status, ran.err.count("\n")) == (2, 1) and "no student 'mlp', wanted one of its own" in ran.err
+    ran = command("plan", "--bundle", made.bundle, "--mode", "head", *BOARD)
+    assert (ran.status, ran.err.count("\n")) == (2, 1) and "a bundle has its own mode" in ran.err
 
 
 def test_words_for_people() -> None:
