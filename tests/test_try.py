@@ -122,6 +122,12 @@ def test_the_process_of_a_trial_reports_its_own_peak_and_one_line_of_error(pair:
     assert "no student 'vgg11'" in trying._run(wrong, lambda step: None)["error"]
 
 
+def test_a_process_that_dies_is_a_row(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trying.sys, "executable", "/bin/false")
+    row = trying._run(Trial(str(pair), "mlp", None, 3, 60.0, 99, 0, 1), lambda step: None)
+    assert row["student"] == "mlp" and row["error"].startswith("its process ended with status 1 (memory?)")
+
+
 def test_a_device_tries_without_the_servers_packages(pair: Path) -> None:
     code = f"""
 import sys
