@@ -127,17 +127,20 @@ def evaluate(
     epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for the papers' recipes")] = "cpu",
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote, for a bundle")] = None,
+    continual: cli_continual.Steps = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="also real images in as many bytes")] = False,
+    ranking: Annotated[bool, typer.Option("--ranking", help="also the gaps and scores of DD-Ranking")] = False,
     as_json: Json = False,
 ) -> None:
     """Test accuracy: of students trained from a set by its recipe or as papers do, or of a bundle's trained weights."""
+    if continual is not None:
+        return cli_continual.evaluate(path, data, continual, students, seeds=seeds, seed=seed, as_json=as_json)
     from edgedd.cli_output import print_evaluation
     from edgedd.evaluation import evaluate_path
     from edgedd.progress import ProgressReport
-    if continual is not None:
-        return cli_continual.evaluate(path, data, continual, students, seeds=seeds, seed=seed, as_json=as_json)
 
     options: dict[str, Any] = {"seeds": seeds, "seed": seed, "weights": weights}
-    options |= {"recipe": recipe, "epochs": epochs, "device": device}
+    options |= {"recipe": recipe, "epochs": epochs, "device": device, "baselines": baselines, "ranking": ranking}
     with ProgressReport() as progress:
         rows = evaluate_path(path, data, students, on_step=progress.report, **options)
     print_evaluation(rows, as_json)
@@ -158,9 +161,9 @@ def export(
     licence: Annotated[str | None, typer.Option(help="of the bundle, one line for its card")] = None,
     accuracy: Annotated[Path | None, typer.Option(help="for the card: what `edgedd evaluate --json` printed")] = None,
     sign: Annotated[Path | None, typer.Option(help="Ed25519 private key (PEM) that signs the bundle")] = None,
+    spare_classes: Annotated[int, typer.Option(help="outputs for classes that the device learns", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
-    spare_classes: Annotated[int, typer.Option(help="outputs for classes that the device learns", min=0)] = 0,
     """Turn a set and a network into a bundle that trains on a device."""
     from edgedd.card import read_accuracies
     from edgedd.cli_output import print_bundle
@@ -169,9 +172,9 @@ def export(
 
     output = cli_bundle.archive_name(output) if zip_ else output
     wanted: dict[str, Any] = {"student": student, "model": model, "mode": mode, "weights": weights, "target": target}
+    wanted |= {"spare_classes": spare_classes}
     wanted |= {"licence": licence, "sign": sign, "accuracies": read_accuracies(accuracy) if accuracy else ()}
     result = export_and_compare(SyntheticSet.load(path), output, quantize=quantize, data=data, **wanted)
-    wanted |= {"spare_classes": spare_classes}
     print_bundle(*result, output, as_json)
 
 
@@ -191,11 +194,11 @@ def train(
     rehearsal: cli_rehearsal.StateFile = None,
     ratio: cli_rehearsal.Ratio = None,
     buffer_bytes: cli_rehearsal.BufferBytes = None,
+    as_json: Json = False,
+) -> None:
     """Train the bundle's student from its synthetic set, by its recipe; or on new images, rehearsing on the set."""
     from edgedd.progress import ProgressReport
 
-    as_json: Json = False,
-) -> None:
     with ProgressReport() as progress:
         how: dict[str, Any] = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
         how |= {"require_signature": require_signature, "student": student}

@@ -97,12 +97,15 @@ def evaluate_path(
     students: Sequence[str] | None = None,
     *,
     weights: Path | None = None,
+    baselines: bool = False,
+    ranking: bool = False,
     on_step: OnStep | None = None,
     **trainings: Any,
 ) -> list[dict[str, Any]]:
     """`evaluate` of a set's file; or, of a bundle, one row for the trained `weights` on the test images.
 
-    Each of `students` may be several names with commas between them; of a bundle it is one of its own.
+    Each of `students` may be several names with commas between them; of a bundle it is one of its own. `baselines` and
+    `ranking` compare a set with real images: see `edgedd.baselines.comparison`.
     """
     if not (path.is_dir() or path.name.endswith(ARCHIVE)):
         if weights is not None:
@@ -113,7 +116,15 @@ def evaluate_path(
             if on_step:
                 on_step("evaluate", done, parts, None)
 
-        return evaluate(SyntheticSet.load(path), data, names, on_part=on_part, **trainings)
+        synthetic = SyntheticSet.load(path)
+        if not (baselines or ranking):
+            return evaluate(synthetic, data, names, on_part=on_part, **trainings)
+        from edgedd.baselines.comparison import compare
+
+        wanted = trainings | {"baselines": baselines, "ranking": ranking, "on_step": on_step}
+        return compare(synthetic, load_data(data), names, **wanted)
+    if baselines or ranking:
+        raise SettingError(f"--baselines and --ranking are for a set, and {path} is a bundle: give the set")
     if students and len(students) > 1:
         raise SettingError(f"{path} is a bundle, of which one student has these weights: name one with --students")
     from edgedd.device import Student

@@ -129,7 +129,7 @@ def _full(synthetic: SyntheticSet, data: LabelledImages, name: str, seeds: range
     recipe = replace(FULL, steps=FULL_EPOCHS * of_epoch)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
-        export(synthetic, bundle, student=name)
+        export(replace(synthetic, recipe=recipe), bundle, student=name)
         for seed in seeds:
             student, generator = Student.load(bundle, seed=seed), np.random.default_rng(seed)
             for step in range(recipe.steps):

@@ -12,7 +12,7 @@ from edgedd.quantize import pack, packed_size, unpack
 
 Shape = tuple[int, int, int]
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-_LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
+_LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 2**20, "lc": 0, "lp": 0, "pb": 0}]  # 64 MiB else
 
 
 @dataclass(frozen=True)
