@@ -30,6 +30,7 @@ TRAJECTORY = {
 }
 MATCHED = SAMPLE | {"image_steps": "3", "epochs": "1"}
 SMALL = {
+    "auto": {"width": "8", "pool": "3", "batch_real": "32"},
     "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
     "dm": SAMPLE,
     "idm": SAMPLE | YOUNG,

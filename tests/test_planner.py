@@ -184,7 +184,7 @@ def test_a_compact_set_is_planned_at_its_budget(shape: tuple[int, int, int], bud
     form, classes = planner.parameterization_for(shape, "dct", None, None), tuple("0123456789")
     planned = planner.storage(form, classes, {}, budget_bytes=budget)
     assert planned.predicted_bytes == budget and planned.ipc == planner.compact_images(budget, form, 10)
-    assert 2.2 < planner.compact_images(4 * budget, form, 10) / planned.ipc < 2.8
+    assert 2.2 < planner.compact_images(4 * budget, form, 10) / planned.ipc < 3
     assert planner.storage(form, classes, {}, budget_bytes=budget, ipc=7).ipc == 7
     plain = planner.storage(form, classes, {}, ipc=7)
     assert plain.predicted_bytes == planner.file_bytes(form, 70, classes, {})

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import edgedd
-from edgedd.distillation import checkpoint
+from edgedd.distillation import checkpoint, recipe_search
 from edgedd.distillation.loop import Progress
 from edgedd.errors import SettingError
 
@@ -44,9 +44,12 @@ def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("always_due")
-@pytest.mark.parametrize("method", ["frepo", "dm"])
-def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["auto", "frepo", "dm"])
+def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
     options = OPTIONS | {"method": method}
+    if method == "auto":
+        options = {k: v for k, v in options.items() if k not in {"ipc", "rank", "labels"}} | {"bytes": 1500}
     if method == "dm":
         options |= {"settings": {"batch_real": "8"}, "bits": 2}
     unbroken = edgedd.distill("digits", **options).to_bytes()

@@ -27,9 +27,13 @@ class FRePo:
         pool: networks in the pool (m in the paper).
         max_age: steps after which a pool network starts afresh; ages start staggered.
         batch_real: real images a step.
+        batch_synthetic: images of the set a step, as many of each class, drawn afresh; a smaller set is used whole.
+            The paper uses the whole set; the solve from a random part costs less, and what it asks of the part is
+            asked of every part.
         batch_train: synthetic images of a pool network's own training step.
         student_lr: Adam learning rate of the pool networks.
-        ridge: l of Equation 4; the regulariser is l * trace(K) / n (paper: 1e-6).
+        ridge: l of Equation 4; the regulariser is l * trace(K) / n (paper: 1e-6). On CIFAR-10 students of 26 images
+            a class gained 2 points from 0.003 to 0.03, of 60 a class (`auto`) 1 point from 0.1 to 0.3, none beyond.
         width: channels of the pool's ConvNet (paper: 128, doubling; ours: the student's).
         augmentation: of synthetic and real images, drawn separately for each; None: mirror and shift where the
             validation split says that they help.
@@ -38,9 +42,10 @@ class FRePo:
     pool: int = 10
     max_age: int = 100
     batch_real: int = 512
+    batch_synthetic: int = 300
     batch_train: int = 128
     student_lr: float = 1e-3
-    ridge: float = 3e-3
+    ridge: float = 0.03
     width: int = 64
     lr: float = 0.05
     lr_mappers: float = 1e-3
@@ -62,7 +67,8 @@ class FRePo:
     ) -> tuple[torch.Tensor, "Pool"]:
         """Equation 6: error of kernel ridge regression from the synthetic set on a real batch."""
         slot = int(generator.integers(self.pool))
-        images, labels = synthetic.images(), synthetic.soft_labels()
+        rows = self.rows(synthetic.count, real.num_classes, generator)
+        images, labels = synthetic.images(rows), synthetic.soft_labels()[rows]
         state.train(slot, images.detach(), labels.detach(), generator)
         parameters = state.networks[slot]
         real_images, real_labels = real.sample(self.batch_real, generator)
@@ -74,6 +80,14 @@ class FRePo:
         target = torch.nn.functional.one_hot(real_labels, real.num_classes).float() - 1 / real.num_classes
         share = state.compute.ranks.size * len(real_features) / len(target)
         return share * regression_loss(features, centred, real_features, target[own], self.ridge), state
+
+    def rows(self, count: int, num_classes: int, generator: np.random.Generator) -> np.ndarray | slice:
+        """The rows of a set of `count` images in class-major order that a step uses."""
+        per_class = max(1, self.batch_synthetic // num_classes)
+        if per_class * num_classes >= count:
+            return slice(None)
+        by_class = np.arange(count).reshape(num_classes, -1)
+        return generator.permuted(by_class, axis=1)[:, :per_class].reshape(-1)
 
 
 def regression_loss(

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgedd.augmentation import Augmentation
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.methods import Method, image_lr
+from edgedd.distillation.rate import Rate
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.errors import EdgeddError
@@ -56,6 +57,10 @@ class Loop:
 
     Attributes:
         rounding_from: fraction of the iterations after which rounding to the file's bits is in the loop.
+        rate: the price of bits, for a set that is stored compact.
+        watch: called after every step; may call `finish_in`.
+        start: the set as it was, where that is still asked for at the end.
+        scores: (iteration, validation accuracy) of the checks for gains.
     """
 
     synthetic: TrainableSet
@@ -64,6 +69,9 @@ class Loop:
     compute: Compute
     generator: np.random.Generator
     rounding_from: float = 0.3
+    rate: Rate | None = None
+    watch: "Callable[[Loop], None] | None" = None
+    start: TrainableSet | None = None
 
     def __post_init__(self) -> None:
         self.state = self.method.init(self.synthetic, self.real, self.compute, self.generator)
@@ -71,6 +79,8 @@ class Loop:
         self.decays = isinstance(self.optimizer, torch.optim.Adam)
         self.iteration = 0
         self.total = 0
+        self.bend: tuple[int, float] | None = None
+        self.scores: list[tuple[int, float]] = []
 
     def run(self, length: Length, checkpoint: Checkpoint | None, on_step: OnStep | None) -> None:
         """All iterations that remain. Raises EdgeddError when the loss is no longer finite."""
@@ -84,12 +94,26 @@ class Loop:
             self.total = self.compute.ranks.agreed(self._measure(length.deadline or 0.0, on_step))
         while self.iteration < self.total:
             self._step(on_step)
+            if self.watch:
+                self.watch(self)
             if checkpoint and checkpoint.due():
                 checkpoint.save(self.state_dict())
         if checkpoint:
             checkpoint.save(self.state_dict())
         if hasattr(self.state, "finish"):
             self.state.finish(self.synthetic)
+
+    def finish_in(self, steps: int) -> None:
+        """Let the rates fall to 0 over the next `steps`, and end there, where that is sooner than planned."""
+        if self.iteration + steps < self.total:
+            self.bend = (self.iteration, self._decay())
+            self.total = self.iteration + steps
+
+    def _decay(self) -> float:
+        """Of the rates: along a cosine to 0 at the end; the bend, where there is one, begins a cosine of its own."""
+        begin, height = self.bend or (0, 1.0)
+        done = (self.iteration - begin) / max(self.total - begin, 1)
+        return 0.5 * height * (1 + math.cos(math.pi * done)) if self.decays else 1.0
 
     def _measure(self, deadline: float, on_step: OnStep | None) -> int:
         """Time the first steps and count how many fit before the deadline."""
@@ -107,7 +131,7 @@ class Loop:
         rounds = self.iteration >= first_rounded
         if rounds and (self.iteration - first_rounded) % REFIT_EVERY == 0:
             self.synthetic.fit_scales()
-        decay = 0.5 * (1 + math.cos(math.pi * self.iteration / self.total)) if self.decays else 1.0
+        decay = self._decay()
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * decay
         if hasattr(self.state, "total"):
@@ -121,6 +145,8 @@ class Loop:
             raise EdgeddError(
                 f"the loss is {value} at iteration {self.iteration}: lower the learning rate (--set lr=...)"
             )
+        if self.rate:
+            self.rate.charge(self.synthetic)
         self.optimizer.step()
         self.iteration += 1
         if on_step:
@@ -132,27 +158,29 @@ class Loop:
         return {
             "iteration": self.iteration,
             "total": self.total,
-            "factors": {name: values.detach() for name, values in self.synthetic.factors.items()},
-            "label_logits": self.synthetic.label_logits.detach(),
-            "scales": {name: list(pair) for name, pair in self.synthetic.scales.items()},
+            "set": self.synthetic.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "method": self.state.state_dict(),
             "generator": json.dumps(self.generator.bit_generator.state),
             "augmentation": augmentation.as_dict(),
+            "start": self.start.state_dict() if self.start else None,
+            "scores": [list(pair) for pair in self.scores],
+            "rate": list(astuple(self.rate)) if self.rate else None,
+            "bend": list(self.bend) if self.bend else None,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue as if never interrupted."""
         self.iteration, self.total = saved["iteration"], saved["total"]
-        with torch.no_grad():
-            for name, values in saved["factors"].items():
-                self.synthetic.factors[name].copy_(values)
-            self.synthetic.label_logits.copy_(saved["label_logits"])
-        device = self.compute.device
-        self.synthetic.scales = {n: (pair[0].to(device), pair[1].to(device)) for n, pair in saved["scales"].items()}
+        self.synthetic.load_state_dict(saved["set"])
+        if self.start and saved["start"]:
+            self.start.load_state_dict(saved["start"])
+        self.scores = [(pair[0], pair[1]) for pair in saved["scores"]]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state.load_state_dict(saved["method"])
         self.generator.bit_generator.state = json.loads(saved["generator"])
+        self.rate = Rate(*saved["rate"]) if saved["rate"] else None
+        self.bend = (saved["bend"][0], saved["bend"][1]) if saved["bend"] else None
 
 
 def _optimizer(synthetic: TrainableSet, method: Method) -> tuple[torch.optim.Optimizer, list[float]]:

@@ -1,5 +1,7 @@
 """Choose the set's training recipe on the validation split: the recipe is worth as much as the method."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +16,9 @@ from edgedd.synthetic_set import SyntheticSet, quantize_labels
 OnTrial = Callable[[int, int], None]
 TRIAL_STEPS = 250
 FINALISTS = 2
+RATES = (0.4, 2.5)  # times the recipe's own
+LONGER = 2.5
+LONGER_GAIN = 0.005  # what more steps must bring: every device pays for them
 SHARPER = ((1.0, 5e-3), (0.7, 5e-4), (0.7, 5e-3), (0.5, 5e-3))  # label temperature, weight decay
 
 
@@ -52,6 +57,8 @@ class Search:
 
     Attributes:
         trials: how many there will be in all, for progress.
+        deadline: time.monotonic() by which a wide search ends; None: it tries everything.
+        steps, seconds: of the trainings so far.
     """
 
     validation: Validation
@@ -60,16 +67,27 @@ class Search:
     trials: int
     on_trial: OnTrial | None = None
     done: int = 0
+    deadline: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
 
-    def score(self, synthetic: SyntheticSet) -> float:
-        """Accuracy of a student trained for TRIAL_STEPS by the set's recipe."""
-        short = replace(synthetic.recipe, steps=TRIAL_STEPS)
+    def score(self, synthetic: SyntheticSet, steps: int | None = None) -> float:
+        """Accuracy of a student trained by the set's recipe, but for `steps`, by default TRIAL_STEPS."""
+        recipe = replace(synthetic.recipe, steps=steps or TRIAL_STEPS)
         generator = np.random.default_rng([*self.seed, self.done])
-        accuracy = validate(synthetic, short, self.validation, self.trainer, generator)
+        begun = time.monotonic()
+        accuracy = validate(synthetic, recipe, self.validation, self.trainer, generator)
+        self.steps, self.seconds = self.steps + recipe.steps, self.seconds + time.monotonic() - begun
         self.done += 1
         if self.on_trial:
             self.on_trial(self.done, self.trials)
         return accuracy
+
+    def affords(self, steps: int) -> bool:
+        """Whether trainings of so many steps in all end before the deadline, as fast as those before."""
+        if self.deadline is None:
+            return True
+        return time.monotonic() + steps * self.seconds / max(self.steps, 1) < self.deadline
 
     def best(self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = ()) -> tuple[SyntheticSet, float]:
         """The candidate that does best, and its score; the first `scores` are known already.
@@ -105,14 +123,18 @@ def choose_recipe(
     *,
     seed: Sequence[int],
     learned: Sequence[Recipe] = (),
+    wide: bool = False,
+    deadline: float | None = None,
     on_trial: OnTrial | None = None,
 ) -> SyntheticSet:
     """The set with the augmentation, then the label temperature and weight decay, that suit it best.
 
-    Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits most data.
+    A `wide` search goes on to learning rates and to more steps, what of it ends before the `deadline`. Recipes that
+    the method has `learned` contend first with the set's own, at the augmentation that suits most data.
     """
     height, width = synthetic.parameterization.shape[1:]
-    search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned)), on_trial)
+    search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
+    search.deadline = deadline
     if learned:
         shifted = light_augmentations(height, width)[1]
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
@@ -123,13 +145,29 @@ def choose_recipe(
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
         for temperature, weight_decay in SHARPER
     ]
-    return search.best([winner, *variants], [score])[0]
+    winner, score = search.best([winner, *variants], [score])
+    return _widely(search, winner, score) if wide else winner
 
 
-def recipe_trials(height: int, width: int, learned: int = 0) -> int:
-    """How many short trainings `choose_recipe` takes, with as many `learned` recipes."""
+def _widely(search: Search, winner: SyntheticSet, score: float) -> SyntheticSet:
+    """The learning rate, then the number of steps: full trainings, since short ones say nothing about it."""
+    own = winner.recipe
+    if search.affords((len(RATES) + FINALISTS) * TRIAL_STEPS):
+        rates = [replace(winner, recipe=replace(own, student_lr=round(own.student_lr * by, 4))) for by in RATES]
+        winner = search.best([winner, *rates], [score])[0]
+    steps = math.ceil(LONGER * own.steps)
+    if search.affords(2 * (own.steps + steps)):
+        usual, longer = (np.mean([search.score(winner, length) for _ in range(2)]) for length in (own.steps, steps))
+        if longer > usual + LONGER_GAIN:
+            winner = replace(winner, recipe=replace(winner.recipe, steps=steps))
+    return winner
+
+
+def recipe_trials(height: int, width: int, learned: int = 0, wide: bool = False) -> int:
+    """How many trainings `choose_recipe` takes at most, with as many `learned` recipes."""
     first = 1 + learned + FINALISTS if learned else 0
-    return first + len(augmentations(height, width)) + len(SHARPER) + 2 * FINALISTS
+    last = len(RATES) + FINALISTS + 4 if wide else 0
+    return first + len(augmentations(height, width)) + len(SHARPER) + 2 * FINALISTS + last
 
 
 def with_augmentations(synthetic: SyntheticSet, choices: Sequence[Augmentation]) -> list[SyntheticSet]:

@@ -1,5 +1,6 @@
 """`edgedd.distill`: from real images to a synthetic set within a byte budget."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -14,12 +15,14 @@ import edgedd
 from edgedd import planner
 from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
-from edgedd.distillation import ranks, recipe_search
+from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.for_target import for_target
+from edgedd.distillation.forecast import forecast
+from edgedd.distillation.gains import Gains
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
-from edgedd.distillation.methods import Method, image_lr, method_named
+from edgedd.distillation.methods import Method, method_named
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.teacher import Teacher
@@ -32,10 +35,11 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 COMPILE_ABOVE_FLOPS = 4e12
-DEFAULT_IMAGE_PASSES = 1_250_000
 VALIDATION_IMAGES = 5000
 WIDTH = 64
-NARROW = 32
+NARROW = run_length.NARROW
+SEARCH_SHARE, CHECK_SHARE = 0.2, 0.08
+log = logging.getLogger("edgedd")
 
 
 def distill(
@@ -71,15 +75,17 @@ class Distillation:
         if options.labels == "auto":
             self.options = replace(options, labels=getattr(self.method, "labels", "auto"))
         self.classes, self.fingerprint = data.classes, data.fingerprint
+        self.auto = options.method == auto.NAME
         wanted = planner.parameterization_for(
             data.shape,
-            options.parameterization or getattr(self.method, "parameterization", None),
+            options.parameterization or getattr(self.method, "parameterization", None) or auto.kind(options),
             options.rank,
             options.bits,
             options.subspaces,
             formation=options.formation,
             half=options.half or None,
         )
+        self.compact = planner.stores_compact(wanted)
         self.storage = planner.storage(
             wanted,
             data.classes,
@@ -93,31 +99,51 @@ class Distillation:
         some = np.random.default_rng([options.seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
         self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
         self.ranks = ranks.join(options.device, data.num_classes)
-        compute = Compute.choose(options.device, compiled=self._work() > COMPILE_ABOVE_FLOPS)
+        work = run_length.work(self.method, self._width, options, self.storage, self.classes)
+        compute = Compute.choose(options.device, compiled=work > COMPILE_ABOVE_FLOPS)
         self.compute = replace(compute, ranks=self.ranks)
         self.real = RealImages.of(self.training, self.compute)
         narrow = student(default_student(data.shape, min(self._width, NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
+        self._gains = Gains(self._score)
 
     def run(self) -> SyntheticSet:
         """All stages; the file is written when `output` is given. Other ranks than 0 have no searched recipe."""
         checkpoint = self._checkpoint()
         saved = checkpoint.load() if checkpoint and self.options.resume else None
+        if self.auto and self.on_step and self.options.bytes:
+            form = self.storage.parameterization
+            log.warning(forecast(self.options.bytes, self.options.minutes, form.shape, len(self.classes)))
         loop = self._start(saved)
-        deadline = None
+        iterations, deadline = self.options.iterations, None
         if self.options.minutes is not None:
-            deadline = self.begun + 60 * self.options.minutes - self._search_seconds()
-        loop.run(Length(self._iterations(), deadline), checkpoint if self.ranks.main else None, self.on_step)
-        synthetic = self._stored(loop.synthetic, loop.iteration, self.options.recipe or Recipe())
+            deadline = self.begun + 60 * self.options.minutes - self._reserved_seconds()
+        elif iterations is None:
+            iterations = run_length.default_iterations(self.method, self.storage, len(self.classes))
+        loop.run(Length(iterations, deadline), checkpoint if self.ranks.main else None, self.on_step)
         if not self.ranks.main:
-            return synthetic
-        if self.options.recipe is None:
-            synthetic = self._with_recipe(synthetic, getattr(loop.state, "recipes", list)())
+            return self._stored(loop.synthetic, loop.iteration)
+        synthetic = self._finished(loop)
         if self.options.output is not None:
             synthetic.save(self.options.output)
         if checkpoint:
             checkpoint.remove()
         return synthetic
+
+    def _finished(self, loop: Loop) -> SyntheticSet:
+        """Within the bytes and with its recipe; `auto` may find that the set was better as it started."""
+        synthetic, options = loop.synthetic, self.options
+        if self.compact and options.bytes:
+            compact_budget.widen(synthetic, lambda: self._size(synthetic), options.bytes)
+        found = self._stored(synthetic, loop.iteration, options.recipe)
+        if options.recipe is None:
+            found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
+        if loop.start is not None:
+            start = self._stored(loop.start, 0, found.recipe)
+            search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
+            search.on_trial = self._reporter("choice")
+            found = auto.better(found, start, search)
+        return found
 
     def _start(self, saved: dict[str, Any] | None) -> Loop:
         form, device = self.storage.parameterization, self.compute.device
@@ -127,6 +153,8 @@ class Distillation:
             images = self.real.normalised(self._rows(teacher, chooser))
             logits = teacher.start_logits(images)
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
+            if self.compact and self.options.bytes:
+                compact_budget.fit_step(synthetic, lambda: self._size(synthetic), self.options.bytes)
             augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic).as_dict()))
         else:
             count = self.storage.ipc * self.real.num_classes
@@ -136,11 +164,31 @@ class Distillation:
             self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
         generator = np.random.default_rng([self.options.seed, 2])
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
+        if self.compact:
+            synthetic.step = synthetic.step or compact_budget.STEP
+            loop.rate = compact_budget.steering(synthetic, lambda: self._size(synthetic), self.options.bytes)
+        loop.start = synthetic.copied() if self.auto else None
+        loop.watch = self._watch
         if saved is not None:
             loop.load_state_dict(saved)
         if self.ranks.size > 1:
             loop.load_state_dict(self.ranks.agreed(loop.state_dict()))
         return loop
+
+    def _watch(self, loop: Loop) -> None:
+        """Between iterations: lead the codes to what the labels leave of the bytes; `auto` looks whether it gains."""
+        synthetic = loop.synthetic
+        if loop.rate and self.options.bytes and loop.iteration % compact_budget.STEER_EVERY == 0:
+            new = compact_budget.steering(synthetic, lambda: self._size(synthetic), self.options.bytes)
+            loop.rate.target_bytes = new.target_bytes
+        if self.auto:
+            self._gains(loop)
+
+    def _score(self, loop: Loop) -> float:
+        """Validation accuracy of the set as it would be stored now, of one student, the same each time."""
+        recipe = Recipe(augmentation=getattr(self.method, "augmentation", None) or Augmentation())
+        search = recipe_search.Search(self.validation, self.trainer, [self.options.seed, 6], 1)
+        return search.score(self._stored(loop.synthetic, loop.iteration, recipe))
 
     def _rows(self, teacher: Teacher, chooser: np.random.Generator) -> np.ndarray:
         """Real images that the set starts from, in class-major order: the method's choice, or random ones."""
@@ -148,6 +196,8 @@ class Distillation:
         if hasattr(self.method, "choose"):
             rows: np.ndarray = self.method.choose(self.real, ipc, teacher, chooser)
             return rows
+        if self.auto:
+            return auto.START.choose(self.real, ipc, teacher, chooser)
         return np.concatenate([self.real.sample_class(c, ipc, chooser) for c in range(self.real.num_classes)])
 
     @property
@@ -155,17 +205,22 @@ class Distillation:
         """Channels of the networks that distil."""
         return int(getattr(self.method, "width", self.options.width or WIDTH))
 
-    def _stored(self, synthetic: TrainableSet, iterations: int, recipe: Recipe) -> SyntheticSet:
-        return SyntheticSet.from_factors(
+    def _size(self, synthetic: TrainableSet) -> int:
+        return self._stored(synthetic, 999_999, planner.LONGEST_RECIPE).nbytes
+
+    def _stored(self, synthetic: TrainableSet, iterations: int, recipe: Recipe | None = None) -> SyntheticSet:
+        stored = SyntheticSet.from_factors(
             self.storage.parameterization,
             factors=synthetic.numpy_factors(),
             labels=synthetic.numpy_labels(),
             mean=self.training.mean,
             std=self.training.std,
-            recipe=recipe,
+            recipe=recipe or Recipe(),
             classes=self.classes,
             provenance=self._provenance(iterations),
+            scales=synthetic.numpy_scales(),
         )
+        return stored.packed() if self.compact or self.options.compact else stored
 
     def _augmentation(self, synthetic: TrainableSet) -> Augmentation:
         """For the networks that distil: what suits the start of the set on the validation split."""
@@ -177,7 +232,10 @@ class Distillation:
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
-        return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, learned=learned, **common)
+        common |= {"learned": learned, "wide": self.auto}
+        if self.options.minutes is not None:
+            common["deadline"] = self.begun + 60 * self.options.minutes
+        return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
         def on_trial(step: int, total: int) -> None:
@@ -186,36 +244,10 @@ class Distillation:
 
         return on_trial
 
-    def _iterations(self) -> int | None:
-        if self.options.minutes is not None:
-            return None
-        return self.options.iterations or self._default_iterations()
-
-    def _default_iterations(self) -> int:
-        """As many as make a run of some ten minutes on two cores at CIFAR-10's size; fewer for larger sets."""
-        return int(np.clip(DEFAULT_IMAGE_PASSES // self._image_passes(2), 300, 5000))
-
-    def _image_passes(self, per_image: int) -> int:
-        """Images that pass a network in an iteration: what the method says, or FRePo's."""
-        ipc, num_classes = self.storage.ipc, len(self.classes)
-        if hasattr(self.method, "image_passes"):
-            stored = max(1, ipc // self.storage.parameterization.per_stored)
-            return int(self.method.image_passes(stored, num_classes))
-        return per_image * ipc * num_classes + 900
-
-    def _work(self) -> float:
-        """Rough operations of the whole run: decides whether compiling pays."""
-        shape, classes = self.training.shape, len(self.classes)
-        network, narrow = (student(default_student(shape, width), shape, classes) for width in (self._width, NARROW))
-        iterations = self.options.iterations or self._default_iterations()
-        moves = bool(image_lr(self.method, self.storage.ipc))
-        distilling = network.multiply_adds * self._image_passes(3) * iterations * moves
-        trials = 0 if self.options.recipe else recipe_search.recipe_trials(*shape[1:])
-        side_work = 3 * 128 * narrow.multiply_adds * (1000 + trials * recipe_search.TRIAL_STEPS)
-        return 2.0 * (distilling + side_work)
-
-    def _search_seconds(self) -> float:
-        return 0.0 if self.options.recipe else 0.2 * 60 * (self.options.minutes or 0)
+    def _reserved_seconds(self) -> float:
+        """Of the minutes asked for: what the searches after distilling may take, and checks for gains on the way."""
+        share = (0.0 if self.options.recipe else SEARCH_SHARE) + (CHECK_SHARE if self.auto else 0.0)
+        return share * 60 * (self.options.minutes or 0)
 
     def _checkpoint(self) -> Checkpoint | None:
         if self.options.output is None:

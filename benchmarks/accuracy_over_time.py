@@ -1,0 +1,135 @@
+"""What a minute buys: validation accuracy of `auto` over the time it is given.
+
+    python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N [--minutes 1 5 15 60] [--student convnet3-w64]
+    python benchmarks/accuracy_over_time.py --draw
+
+A row a time: `edgedd distill --method auto --bytes N --minutes M` from scratch, then `--seeds` students trained with
+torch by the set's own recipe and tested on the validation part of the training images, which chose that recipe; the
+test split is never read. Finished rows stay in benchmarks/results/accuracy_over_time_NAME.json, and a second call goes
+on after the last. Rows say how many threads they had. `--draw` makes accuracy_over_time.png beside them, and
+edgedd/forecasts.json, from which `auto` forecasts.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from surroundings import surroundings
+
+import edgedd
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.recipe_search import Validation, validate
+from edgedd.distillation.training import Trainer
+from edgedd.progress import ProgressReport
+from edgedd.students import student
+
+RESULTS = Path(__file__).parent / "results"
+FORECASTS = Path(edgedd.__file__).parent / "forecasts.json"
+
+
+def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """One distillation, and the students trained from it."""
+    begun = time.perf_counter()
+    with ProgressReport() as progress, tempfile.TemporaryDirectory() as folder:
+        synthetic = edgedd.distill(
+            data,
+            method="auto",
+            bytes=arguments.bytes,
+            minutes=minutes,
+            seed=arguments.seed,
+            command=f"edgedd distill --data {arguments.name} --bytes {arguments.bytes} --minutes {minutes:g}",
+            output=Path(folder) / "set.safetensors",
+            on_step=lambda step: progress.report(*step),
+        )
+    seconds = time.perf_counter() - begun
+    found = accuracies(synthetic, data, arguments)
+    print(f"{arguments.bytes} bytes, {minutes:g} minutes: {100 * np.mean(found):.1f} %", flush=True)
+    return {
+        "budget_bytes": arguments.bytes,
+        "minutes": minutes,
+        "bytes": synthetic.nbytes,
+        "ipc": synthetic.ipc,
+        "iterations": synthetic.provenance["iterations"],
+        "distil_seconds": round(seconds, 1),
+        "recipe": synthetic.recipe.as_dict(),
+        "student": arguments.student,
+        "accuracy": float(np.mean(found)),
+        "accuracies": found,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def accuracies(synthetic: Any, data: Any, arguments: argparse.Namespace) -> list[float]:
+    """Of students on the validation part."""
+    _, (images, labels) = data.split(seed=arguments.seed)
+    trainer = Trainer(student(arguments.student, data.shape, data.num_classes), Compute.choose("cpu"))
+    held_out = Validation(images, labels)
+    generators = [np.random.default_rng([arguments.seed, 11, k]) for k in range(arguments.seeds)]
+    return [round(validate(synthetic, synthetic.recipe, held_out, trainer, g), 4) for g in generators]
+
+
+def draw() -> None:
+    """The picture and the forecasts, from all results there are."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    forecasts: dict[str, Any] = {}
+    for path in sorted(RESULTS.glob("accuracy_over_time_*.json")):
+        result = json.loads(path.read_text())
+        shape, rows = result["data"]["shape"], result["rows"]
+        for budget in sorted({r["budget_bytes"] for r in rows}):
+            own = sorted((r for r in rows if r["budget_bytes"] == budget), key=lambda r: r["minutes"])
+            accuracy = [100 * r["accuracy"] for r in own]
+            axes.plot([r["minutes"] for r in own], accuracy, "o-", label=f"{result['data']['name']}, {budget:,} bytes")
+        forecasts[str(shape[0])] = {
+            "data": result["data"]["name"],
+            "image_bytes": result["data"]["classes"] * int(np.prod(shape)),
+            "student": rows[0]["student"],
+            "machine": f"{result['processor']}, {rows[0]['threads']} thread{'s' * (rows[0]['threads'] > 1)}",
+            "measured": [[r["budget_bytes"], r["minutes"], round(r["accuracy"], 4)] for r in rows],
+        }
+    axes.set_xscale("log")
+    axes.set_xticks([1, 5, 15, 60], ["1", "5", "15", "60"])
+    axes.set_xlabel("minutes given to edgedd distill")
+    axes.set_ylabel("validation accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(RESULTS / "accuracy_over_time.png", dpi=130, metadata={"Software": None})
+    FORECASTS.write_text(json.dumps(forecasts, indent=1) + "\n")
+
+
+def main() -> None:
+    """Parse; run what is missing; write after every row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--bytes", type=int)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 15, 60])
+    parser.add_argument("--student", default="convnet3-w64")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.draw:
+        draw()
+        return
+    data = edgedd.load_data(arguments.data)
+    path = RESULTS / f"accuracy_over_time_{arguments.name}.json"
+    result = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    about = {"name": arguments.name, "fingerprint": data.fingerprint, "shape": list(data.shape)}
+    result |= {"data": {**about, "classes": data.num_classes}, **surroundings()}
+    for minutes in arguments.minutes:
+        if any((r["budget_bytes"], r["minutes"]) == (arguments.bytes, minutes) for r in result["rows"]):
+            continue
+        result["rows"].append(row(data, arguments, minutes))
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The default: the strongest set that is known for a byte budget and a time allowance.
+
+What `auto` does was chosen by paired runs on validation images (benchmarks/results/auto_choices.json). Images are
+stored as entropy-coded frequencies, several times as many as pixels or low-rank factors in the same bytes; they start
+as real images with a teacher's labels, within the bytes from the first step on; FRePo moves coefficients and labels
+under a price on bits; it ends early when short trainings on the validation split no longer gain, and the set is
+compared there with what it started from.
+"""
+
+from edgedd.distillation.options import Options
+from edgedd.distillation.recipe_search import Search
+from edgedd.distillation.selection import Selection
+from edgedd.synthetic_set import SyntheticSet
+
+NAME = "auto"
+START = Selection("kmeans")
+FORM_OPTIONS = ("parameterization", "rank", "bits", "subspaces", "formation", "target")
+
+
+def kind(options: Options) -> str | None:
+    """The form that `auto` stores images in where none of it is asked for: frequencies; None: the usual one."""
+    asked = any(getattr(options, name) is not None for name in FORM_OPTIONS) or options.half
+    return "dct" if options.method == NAME and options.bytes is not None and not asked else None
+
+
+def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:
+    """What does better in short trainings on the validation split: the set, or the real images it started from."""
+    return search.best([distilled, start])[0]

@@ -1,0 +1,55 @@
+"""A set for the compact file: the step with which it fits a number of bytes, and the price that keeps it there."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgedd.distillation import rate
+from edgedd.distillation.rate import Rate
+from edgedd.distillation.trainable_set import TrainableSet
+from edgedd.errors import BudgetError
+
+AIM = 0.985  # of the budget: what the codes take is steered, and ends a little off
+STEP = 2.5
+WIDEN = 1.01
+MOST_CODE = 120  # of 8 bits, with room to grow
+STEER_EVERY = 200
+
+
+def fit_step(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -> None:
+    """Give a set the finest step with which its file, of `size()` bytes, keeps within AIM of the budget.
+
+    Raises BudgetError when no step does.
+    """
+    largest = max(float(values.detach().abs().max()) for values in synthetic.stepped())
+    synthetic.step = max(STEP, largest / MOST_CODE)
+    for _ in range(3):
+        others = size() - rate.code_bytes(synthetic)
+        if others > AIM * budget_bytes:
+            raise BudgetError(
+                f"{others:.0f} bytes without any image, the budget is {budget_bytes}: raise it or lower ipc"
+            )
+        low, high = np.log(largest / MOST_CODE), np.log(largest + 1)
+        for _ in range(20):
+            synthetic.step = float(np.float16(np.exp((low + high) / 2)))
+            fits = rate.code_bytes(synthetic) + others <= AIM * budget_bytes
+            low, high = (low, (low + high) / 2) if fits else ((low + high) / 2, high)
+        synthetic.step = float(np.float16(np.exp(high)))
+    widen(synthetic, size, budget_bytes)
+
+
+def widen(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -> None:
+    """Make the step as much wider as the file needs to keep within the budget. Raises BudgetError when none does."""
+    while (taken := size()) > budget_bytes:
+        if (synthetic.step or STEP) > 1000:
+            raise BudgetError(f"{taken} bytes with no image left, the budget is {budget_bytes}: raise it or lower ipc")
+        over = max(1.0, (taken / budget_bytes) ** 0.5)
+        synthetic.step = float(np.float16((synthetic.step or STEP) * WIDEN * over))
+
+
+def steering(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int | None) -> Rate:
+    """The price of bits that leads the codes to what the rest of the file leaves; with no budget, to what they take."""
+    now = rate.code_bytes(synthetic)
+    if budget_bytes is None:
+        return Rate(now)
+    return Rate(max(0.1 * budget_bytes, AIM * budget_bytes - (size() - now)))

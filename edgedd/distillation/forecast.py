@@ -1,0 +1,47 @@
+"""What `auto` will come to: the nearest run that was measured (benchmarks/accuracy_over_time.py), named as such."""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import edgedd
+
+TABLE = Path(edgedd.__file__).parent / "forecasts.json"
+
+
+@cache
+def measured(path: Path = TABLE) -> Mapping[str, Any]:
+    """By number of channels: the data set and (bytes, minutes, validation accuracy) of its runs; empty without any."""
+    found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def forecast(
+    budget_bytes: int,
+    minutes: float | None,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    table: Mapping[str, Any] | None = None,
+) -> str:
+    """One line: the time, and the accuracy of the run nearest in bytes per pixel and class, then in time.
+
+    It is a measurement of other data, not a prediction of this one, and says so.
+    """
+    known = (measured() if table is None else table).get(str(shape[0]))
+    length = "about 10 minutes on two cores" if minutes is None else f"{minutes:g} minutes"
+    if known is None:
+        return f"forecast: {length}; no accuracy, for nothing was measured with images of {shape[0]} channels"
+    pixels = num_classes * math.prod(shape)
+
+    def distance(run: Any) -> tuple[float, float]:
+        bytes_apart = abs(math.log(run[0] / known["image_bytes"] * pixels / budget_bytes))
+        return round(bytes_apart, 3), abs(math.log(run[1] / (minutes or 10)))
+
+    at_bytes, at_minutes, accuracy = min(known["measured"], key=distance)
+    return (
+        f"forecast: {length}; {known['data']} came to {accuracy:.1%} at {at_bytes:,} bytes in {at_minutes:g} minutes "
+        f"({known['student']}, validation images, {known['machine']}); other images and machines differ"
+    )

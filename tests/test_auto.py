@@ -1,0 +1,111 @@
+"""What `auto` chooses, what it says beforehand, and that it may find its start better."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_data import tiny_images
+from tiny_sets import golden
+
+import edgedd
+from edgedd.distillation import auto, recipe_search
+from edgedd.distillation.forecast import forecast
+from edgedd.distillation.options import Options
+from edgedd.distillation.recipe_search import Search, Validation
+from edgedd.recipe import Recipe
+from edgedd.synthetic_set import SyntheticSet
+
+EMPTY = Validation(np.zeros((0, 1, 8, 8), np.uint8), np.zeros(0, np.int64))
+TABLE = {
+    "3": {
+        "data": "cifar10",
+        "image_bytes": 30_720,
+        "student": "convnet3-w64",
+        "machine": "a machine",
+        "measured": [[30_720, 1, 0.45], [30_720, 15, 0.52], [122_880, 15, 0.61]],
+    }
+}
+
+
+def test_frequencies_where_no_form_is_asked_for() -> None:
+    assert auto.kind(Options(method="auto", bytes=9000)) == "dct"
+    for asked in ({"rank": 4}, {"bits": 4}, {"parameterization": "pixels"}, {"target": "generic-512mb"}):
+        assert auto.kind(Options(method="auto", bytes=9000, **asked)) is None
+    assert auto.kind(Options(method="auto", ipc=3)) is None
+    assert auto.kind(Options(method="frepo", bytes=9000)) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "minutes", "classes", "said"),
+    [
+        (30_000, 2, 10, "45.0% at 30,720 bytes in 1 minutes"),
+        (30_000, 60, 10, "52.0% at 30,720 bytes in 15 minutes"),
+        (30_000, None, 10, "52.0% at 30,720 bytes in 15 minutes"),
+        (110_000, 1, 10, "61.0% at 122,880 bytes in 15 minutes"),
+        (300_000, 1, 100, "45.0% at 30,720 bytes in 1 minutes"),
+    ],
+)
+def test_the_forecast_is_the_nearest_measurement_and_says_of_what(
+    budget: int, minutes: float | None, classes: int, said: str
+) -> None:
+    line = forecast(budget, minutes, (3, 32, 32), classes, TABLE)
+    assert said in line
+    assert "cifar10" in line
+    assert "other images and machines differ" in line
+
+
+def test_no_forecast_where_nothing_was_measured() -> None:
+    assert "nothing was measured" in forecast(9000, 5, (1, 28, 28), 10, TABLE)
+
+
+@pytest.mark.parametrize(("start_is_worth", "kept"), [(0.6, 0), (0.4, 1)])
+def test_the_better_of_start_and_end_is_kept(monkeypatch: pytest.MonkeyPatch, start_is_worth: float, kept: int) -> None:
+    start, distilled = (replace(golden(), provenance={"iterations": n}) for n in (0, 1))
+    worth = {0: start_is_worth, 1: 0.5}
+    monkeypatch.setattr(Search, "score", lambda self, candidate: worth[candidate.provenance["iterations"]])
+    search = Search(EMPTY, None, [0], 4)  # type: ignore[arg-type]
+    assert auto.better(distilled, start, search).provenance["iterations"] == kept
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, worth: Any, **options: Any) -> Recipe:
+    """The recipe that wins when a training by it is `worth` so much."""
+
+    def validate(synthetic: SyntheticSet, recipe: Recipe, *_: Any) -> float:
+        return float(worth(recipe))
+
+    monkeypatch.setattr(recipe_search, "validate", validate)
+    return recipe_search.choose_recipe(golden(), EMPTY, None, seed=[0], **options).recipe  # type: ignore[arg-type]
+
+
+def test_a_wide_search_finds_the_rate_and_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = searched(monkeypatch, lambda r: 0.5 + r.student_lr + 1e-4 * r.steps, wide=True)
+    own = golden().recipe
+    assert found.student_lr == pytest.approx(2.5 * own.student_lr)
+    assert found.steps == np.ceil(2.5 * own.steps)
+
+
+def test_more_steps_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert searched(monkeypatch, lambda r: 0.5 + 1e-7 * r.steps, wide=True).steps == golden().recipe.steps
+
+
+def test_a_search_that_has_no_time_left_stays_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = searched(monkeypatch, lambda r: 0.5 + r.student_lr + 1e-4 * r.steps, wide=True, deadline=0.0)
+    assert (found.student_lr, found.steps) == (golden().recipe.student_lr, golden().recipe.steps)
+
+
+def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
+    data = tiny_images(count=120, shape=(3, 16, 16), num_classes=3)
+    options: dict[str, Any] = {
+        "bytes": 2000,
+        "iterations": 6,
+        "width": 8,
+        "recipe": Recipe(steps=5),
+        "settings": {"pool": "2", "batch_real": "16", "batch_synthetic": "12"},
+    }
+    first, second = (edgedd.distill(data, method="auto", **options) for _ in range(2))
+    assert first.to_bytes() == second.to_bytes()
+    assert first.parameterization.kind == "dct"
+    assert first.compact
+    assert 1600 <= first.nbytes <= 2000
