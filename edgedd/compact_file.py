@@ -26,7 +26,6 @@ MOST_CODES = 256  # codes and labels that a byte of the file may stand for
 MOST_TEXT = 2**18  # bytes of metadata, and of float tensors besides MOST_CODES a byte
 LABEL_STEPS = (255, 85, 51, 17, 15, 5, 3, 1)  # the divisors of 255
 _COUNTS = struct.Struct("<IIB")  # images, words of the coder, step of the labels
-_HEAD = '{"version":'
 _RECIPE = '"recipe":{"student_lr":0.02,"momentum":0.9,"weight_decay":0.0005,"steps":2000,"batch_size":128,'
 DICTIONARY = (
     '"0","1","2","3","4","5","6","7","8","9"'
@@ -65,14 +64,7 @@ def parse(content: bytes) -> dict[str, Any]:
     """Bytes of a compact file -> the fields of a SyntheticSet. Raises FormatError or SettingError."""
     front, coded = _inflated(content)
     text, _, rest = front.partition(b"\0")
-    if len(text) > MOST_TEXT:
-        raise FormatError(
-            f"{len(text)} bytes of metadata, wanted at most {MOST_TEXT}; the file is damaged, copy it again"
-        )
-    try:
-        fields = set_metadata.from_text(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise FormatError("its metadata is not UTF-8 text; it is damaged, copy it again") from error
+    fields = _metadata(text)
     if len(rest) < _COUNTS.size:
         raise FormatError("a compact set that ends too early; it is truncated, copy it again")
     parameterization, num_classes = fields["parameterization"], len(fields["classes"])
@@ -94,6 +86,17 @@ def parse(content: bytes) -> dict[str, Any]:
     decoder.check_end()
     check_values(tensors)
     return fields | {"tensors": {name: tensors[name] for name in specs}}
+
+
+def _metadata(text: bytes) -> dict[str, Any]:
+    if len(text) > MOST_TEXT:
+        raise FormatError(
+            f"{len(text)} bytes of metadata, wanted at most {MOST_TEXT}; the file is damaged, copy it again"
+        )
+    try:
+        return set_metadata.from_text(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise FormatError("its metadata is not UTF-8 text; it is damaged, copy it again") from error
 
 
 def front_bytes(content: bytes) -> int:
