@@ -9,7 +9,7 @@ from tiny_data import tiny_images
 from tiny_sets import golden
 
 import edgedd
-from edgedd.distillation import auto, recipe_search
+from edgedd.distillation import auto, recipe_search, teacher
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.options import Options
 from edgedd.distillation.recipe_search import Search, Validation
@@ -94,11 +94,14 @@ def test_a_search_that_has_no_time_left_stays_narrow(monkeypatch: pytest.MonkeyP
     assert (found.student_lr, found.steps) == (golden().recipe.student_lr, golden().recipe.steps)
 
 
+@pytest.mark.slow
 def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
-    data = tiny_images(count=120, shape=(3, 16, 16), num_classes=3)
+    monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
+    monkeypatch.setattr(teacher, "EPOCHS", 0)
+    data = tiny_images(count=60, shape=(3, 12, 12), num_classes=3)
     options: dict[str, Any] = {
-        "bytes": 2000,
+        "bytes": 1000,
         "iterations": 6,
         "width": 8,
         "recipe": Recipe(steps=5),
@@ -108,4 +111,4 @@ def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatc
     assert first.to_bytes() == second.to_bytes()
     assert first.parameterization.kind == "dct"
     assert first.compact
-    assert 1600 <= first.nbytes <= 2000
+    assert 800 <= first.nbytes <= 1000

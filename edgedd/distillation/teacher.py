@@ -16,6 +16,7 @@ from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
 EPOCHS = 4
+LEAST_STEPS, MOST_STEPS = 300, 1400
 TEMPERATURE = 2.0
 WIDTH = 32
 HARD_LOGIT = 20.0
@@ -64,7 +65,7 @@ def train_teacher(
     trainer: Trainer, real: RealImages, generator: np.random.Generator, on_step: OnStep | None = None
 ) -> list[torch.Tensor]:
     """A few epochs: at tiny budgets an early-stopped teacher makes better labels than a finished one."""
-    steps = int(np.clip(EPOCHS * len(real.labels) / 128, 300, 1400))
+    steps = int(np.clip(EPOCHS * len(real.labels) / 128, LEAST_STEPS, MOST_STEPS))
     recipe = Recipe(student_lr=0.05, steps=steps, augmentation=Augmentation(shift=max(1, min(real.shape[1:]) // 16)))
 
     def sample(count: int) -> Batch:
