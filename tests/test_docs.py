@@ -24,6 +24,7 @@ from typer.main import get_command
 import edgedd
 from edgedd.cli import app
 from edgedd.distillation import recipe_search
+from edgedd.distillation.methods import METHODS
 from edgedd.parameterization import LowRank
 
 ROOT = Path(__file__).parent.parent
@@ -171,6 +172,12 @@ def commands(name: str) -> Iterator[str]:
 
 def test_every_page_is_run_or_tested_elsewhere() -> None:
     assert {path.name for path in PAGES} - set(RUN) == {"format.md", "training-graph.md"}
+
+
+def test_the_methods_are_those_that_exist() -> None:
+    table = (ROOT / "docs" / "methods.md").read_text().partition("## Results")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells[1:]))) == set(METHODS)
 
 
 def messages() -> list[list[str]]:
