@@ -22,7 +22,7 @@ UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of it 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min=0)]
 Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
-METHODS = "frepo, dm, idm, iid, dc, dsa, dcc, dsac, mtt, datm, lss, contrastive, random, herding, kmeans"
+METHODS = "auto, frepo, dm, idm, iid, dc, dsa, dcc, dsac, mtt, datm, lss, contrastive, random, herding, kmeans"
 STUDENTS = "convnet<depth>-w<width>[-bn|-gn|-ln|-none], resnet8, mobilenet-tiny, mlp, alexnet, vgg11, resnet18-in"
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="a synthetic set (.safetensors)")]
 
@@ -45,7 +45,7 @@ def demo(
 def distill(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="the synthetic set to write")],
-    method: Annotated[str, typer.Option(help=METHODS)] = "frepo",
+    method: Annotated[str, typer.Option(help=METHODS)] = "auto",
     target: Annotated[str | None, typer.Option(help="a board: what is not said comes from its plan")] = None,
     bytes_: Annotated[int | None, typer.Option("--bytes", help="size of the file at most")] = None,
     ipc: Annotated[int | None, typer.Option(help="images per class, instead of bytes")] = None,

@@ -14,12 +14,12 @@ from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
-FORM_OPTIONS = ("parameterization", "rank", "bits", "subspaces", "formation", "target")
+ASKED = ("parameterization", "rank", "bits", "subspaces", "formation", "ipc", "target")
 
 
 def kind(options: Options) -> str | None:
     """The form that `auto` stores images in where none of it is asked for: frequencies; None: the usual one."""
-    asked = any(getattr(options, name) is not None for name in FORM_OPTIONS) or options.half
+    asked = any(getattr(options, name) is not None for name in ASKED) or options.half
     return "dct" if options.method == NAME and options.bytes is not None and not asked else None
 
 

@@ -18,12 +18,13 @@ class Options:
     """What to distil and for how long.
 
     Attributes:
-        method: a name in METHODS, or a method object of your own.
+        method: a name in METHODS, by default "auto" (edgedd.distillation.auto), or a method object of your own.
         settings: hyperparameters of a named method to change, as text.
         target: a board (see `edgedd.targets`): what is not said of size and form comes from its plan.
         bytes, ipc: the size: bytes of the file, or images per class.
         parameterization, rank, subspaces, formation, half, bits: how images are stored; by default `low_rank`
-            in 4 bits at rank side / 4, for grey images side / 2.
+            in 4 bits at rank side / 4, for grey images side / 2;
+            with "auto" and bytes alone `dct`, for the compact file.
         compact: store the set entropy-coded; sets of kind dct in 8 bits always are.
         labels: "hard", "teacher" (fixed soft labels), "learned", or "auto": what the method does by default.
         iterations, minutes: the length of the run; minutes count everything from the call to the file.
@@ -35,7 +36,7 @@ class Options:
         output, resume: where the file goes, with its checkpoint beside it; resume continues from that.
     """
 
-    method: "str | Method" = "frepo"
+    method: "str | Method" = "auto"
     settings: Mapping[str, str] | None = None
     target: str | None = None
     bytes: int | None = None
