@@ -16,6 +16,7 @@ from edgedd.errors import SettingError
 PARTIAL = ".partial"  # how names of temporary files and folders end
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+_CANNOT_LOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -24,7 +25,6 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         SettingError: the folder does not exist or cannot be written to, or the disk is full.
     """
-    import fcntl
     import tempfile
 
     path = Path(path)
@@ -34,7 +34,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         with tempfile.NamedTemporaryFile(**beside, delete=False) as file:
             temporary = file.name
-            fcntl.flock(file, fcntl.LOCK_EX)  # as long as it lives: no leftover
+            _lock(file.fileno(), wait=True)  # as long as it lives: no leftover
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -54,7 +54,8 @@ def only_writer(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator
     """Be the one process, and the one thread of it, that writes the file or folder `path`; leftovers go first.
 
     Held by a lock on `.NAME.lock` beside it, which the kernel undoes when the process dies: such a file means nothing
-    by itself. `wait` for another one to finish instead of refusing. Whoever only reads needs none of this.
+    by itself. `wait` for another one to finish instead of refusing. Whoever only reads needs none of this, and on a
+    file system without locks nobody is refused.
 
     Raises:
         SettingError: another one writes there now, or the folder above cannot be written to.
@@ -78,12 +79,10 @@ def only_writer(path: str | os.PathLike[str], *, wait: bool = False) -> Iterator
 
 def _locked(lock: Path, wait: bool) -> int:
     """A handle of the locked file of that name. Raises BlockingIOError when it is locked, OSError."""
-    import fcntl
-
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _lock(handle, wait)
             if lock.exists() and os.path.samestat(os.fstat(handle), lock.stat()):
                 return handle
         except FileNotFoundError:
@@ -92,6 +91,17 @@ def _locked(lock: Path, wait: bool) -> int:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _lock(handle: int, wait: bool = False) -> None:
+    """Raises BlockingIOError when another one has it, OSError."""
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in _CANNOT_LOCK:
+            raise
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
@@ -108,11 +118,9 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 
 def _is_locked(path: Path) -> bool:
-    import fcntl
-
     try:
         with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
     except BlockingIOError:
         return True
     except FileNotFoundError:
@@ -142,7 +150,7 @@ def refuse_unwritable(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     _refuse_other(path)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL):
+        with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise _cannot_write(path, error) from error

@@ -18,7 +18,7 @@ from edgedd.bundle import (
 )
 from edgedd.errors import BundleError
 
-MOST_COMMAS = 2**13  # bounds what JSON's objects take, which is up to twenty times the text
+MOST_COMMAS, MOST_BRACKETS = 2**13, 2**11  # bound what JSON's objects take, which is up to thirty times the text
 _FIRST_KEYS = {"version", "edgedd", "student", "image_shape", "classes", "mode", "target", "threads", "files"}
 _ADDED = {1: set(), 2: {"micro_batch", "licence"}, 3: {"more_students"}}  # keys by the version that brought them
 _MOST_AT_ONCE = {"threads": 1024, "micro_batch": 65_536}
@@ -40,8 +40,8 @@ def read_manifest(path: Path, shown: Path) -> bytes:
 
 def manifest_fields(content: bytes, path: Path) -> dict[str, Any]:
     """The fields of a Bundle but its path, checked; `path` is for errors. Raises BundleError."""
-    if content.count(b",") > MOST_COMMAS:
-        raise BundleError(f"{path} has more than {MOST_COMMAS} values, wanted a bundle's manifest: export again")
+    if content.count(b",") > MOST_COMMAS or content.count(b"{") + content.count(b"[") > MOST_BRACKETS:
+        raise BundleError(f"{path} has more values than any, wanted a bundle's manifest: export again")
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:

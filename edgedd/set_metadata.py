@@ -14,7 +14,7 @@ VERSION = 3
 FIRST_VERSION = {"pixels": 1, "low_rank": 1, "formation": 2, "shared_basis": 2, "dct": 3}
 MAX_CLASSES = 4096
 MAX_NAME = 256
-MOST_COMMAS = 2**13  # bounds the objects made of JSON, which take up to thirty times its bytes
+MOST_COMMAS, MOST_BRACKETS = 2**13, 2**11  # bound the objects made of JSON, which take up to thirty times its bytes
 _KEYS = ("version", "parameterization", "recipe", "classes", "provenance")
 _RECIPE_KEYS = {field.name for field in fields(Recipe)}
 
@@ -73,8 +73,9 @@ def from_text(text: str) -> dict[str, Any]:
 
 def strict_json(what: str, text: str) -> Any:
     """JSON with every key once, finite numbers and text that is valid Unicode. Raises FormatError naming `what`."""
-    if text.count(",") > MOST_COMMAS:
-        raise FormatError(f"{what} has more than {MOST_COMMAS} values, wanted the header of a synthetic set")
+    if text.count(",") > MOST_COMMAS or text.count("{") + text.count("[") > MOST_BRACKETS:
+        most = f"{MOST_COMMAS} values or {MOST_BRACKETS} objects and lists"
+        raise FormatError(f"{what} has more than {most}, wanted the header of a synthetic set")
     try:
         values = json.loads(text, object_pairs_hook=_unique)
         _dumps(values)

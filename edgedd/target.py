@@ -27,6 +27,7 @@ ISAS = ("aarch64", "armv7l", "x86_64", "riscv64", "xtensa")
 KINDS = ("measured", "published", "estimated")
 THIS_MACHINE = "this-machine"
 MAX_FILE_BYTES = 2**14
+MOST_DOTS = 512  # what tomllib takes grows with the square of the parts of a dotted key
 _FIGURES = {
     "process_ram_bytes": int,
     "storage_bytes": int,
@@ -152,6 +153,8 @@ def _read(path: Path) -> Target:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise TargetError(f"{path} is larger than {MAX_FILE_BYTES} bytes, wanted a target profile")
+        if content.count(b".") > MOST_DOTS:
+            raise TargetError(f"{path} has more than {MOST_DOTS} dots, wanted a target profile")
         values = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise TargetError(f"cannot read {path}: {error.strerror}; wanted a target profile (.toml)") from error

@@ -12,16 +12,38 @@ import numpy as np
 
 import edgedd
 from edgedd.bundle import MANIFEST, SET, Bundle
+from edgedd.distillation.checkpoint import Checkpoint
+from edgedd.distillation.expert_files import MANIFEST as EXPERTS
+from edgedd.distillation.expert_files import ExpertFolder
 from edgedd.errors import LONGEST_MESSAGE, EdgeddError
+from edgedd.parameters import ParameterSpec
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.target import load_target
+from edgedd.weights import load_weights
 
-FLOOR_BYTES = 2**20  # what reading takes besides: buffers, messages, a few hundred Python objects
+FLOOR_BYTES = 5 * 2**18  # what reading takes besides: a mebibyte that Pillow reads at once, messages, a few objects
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 2**31, 2**63, 10**400, 0.5, 1e308, float("nan"), float("inf"), "", "..", "/etc/passwd"),
     *("\0", "\ud800", "\x1b[2J\n", "x" * 5000, [], {}, [[]], [1, 2, 3], {"a": 1}, ["a"] * 300, [[[[[[1]]]]]]),
 )
 BYTES = (b"\0", b"\xff", b"{", b"[", b'"', b"\n", b"\\", b"PK\x01\x02", b"PK\x05\x06", b"=", b"9" * 30, b"-", b"e9")
+
+
+SPECS = {name: ParameterSpec((4, 3, 3), "zeros") for name in ("first", "second")}
+RUN = {"seed": 0}
+
+
+def checkpoint_of(path: Path) -> Checkpoint:
+    """The one at `path`."""
+    return Checkpoint(path.with_name(path.name.removesuffix(".checkpoint")), RUN)
+
+
+def read_experts(path: Path) -> None:
+    folder = ExpertFolder.open(path)
+    for expert in range(folder.count):
+        for epoch in range(folder.epochs + 1):
+            folder.weights(expert, epoch)
+    folder.part(folder.count)
 
 
 def opened_bundle(path: Path) -> None:
@@ -31,11 +53,18 @@ def opened_bundle(path: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "set": lambda path: SyntheticSet.load(path).soft_labels(slice(None)),
+    "compact": lambda path: SyntheticSet.load(path).soft_labels(slice(None)),
     "bundle": opened_bundle,
     "archive": opened_bundle,
     "target": load_target,
     "data": lambda path: edgedd.load_data(str(path)),
+    "packed data": lambda path: edgedd.load_data(str(path)),
+    "images": lambda path: edgedd.load_data(str(path)),
+    "weights": lambda path: load_weights(path, SPECS),
+    "checkpoint": lambda path: checkpoint_of(path).load(),
+    "experts": read_experts,
 }
+FOLDERS = ("bundle", "images", "experts")
 
 
 def damaged(content: bytes, generator: np.random.Generator) -> bytes:
@@ -79,15 +108,16 @@ def changed_json(text: str, generator: np.random.Generator) -> str:
 
 
 def damage(kind: str, whole: Path, copy: Path, seed: int) -> Path:
-    """A damaged copy of `whole`, at `copy`; of a bundle one file is damaged, and the manifest half of the time."""
+    """A damaged copy of `whole`, at `copy`; of a folder one file is damaged, and its manifest half of the time."""
     generator = np.random.default_rng(seed)
-    if kind == "bundle":
+    if kind in FOLDERS:
         if not copy.exists():
             shutil.copytree(whole, copy)
-        for path in whole.iterdir():
-            shutil.copyfile(path, copy / path.name)
-        names = sorted(path.name for path in whole.iterdir())
-        name = MANIFEST if generator.random() < 0.5 else names[generator.integers(len(names))]
+        names = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
+        for name in names:
+            shutil.copyfile(whole / name, copy / name)
+        first = next((name for name in names if name in (MANIFEST, EXPERTS)), names[0])
+        name = first if generator.random() < 0.5 else names[generator.integers(len(names))]
         (copy / name).write_bytes(_spoiled(kind, name, (whole / name).read_bytes(), generator))
     elif kind == "archive" and generator.random() < 0.4:
         _damaged_entry(whole, copy, generator)
@@ -97,7 +127,7 @@ def damage(kind: str, whole: Path, copy: Path, seed: int) -> Path:
 
 
 def _spoiled(kind: str, name: str, content: bytes, generator: np.random.Generator) -> bytes:
-    if generator.random() < 0.5 and name == MANIFEST:
+    if generator.random() < 0.5 and name in (MANIFEST, EXPERTS):
         return changed_json(content.decode(), generator).encode()
     if generator.random() < 0.5 and kind == "set":
         length = int.from_bytes(content[:8], "little")
@@ -123,7 +153,7 @@ def _damaged_entry(whole: Path, copy: Path, generator: np.random.Generator) -> N
 
 def read(kind: str, path: Path) -> bool:
     """Whether the file loads; checks what an error says and what memory was taken. Needs tracemalloc started."""
-    size = sum(each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path]))
+    size = sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     try:

@@ -94,7 +94,7 @@ MISTAKES = {
     "floor": ("value = 160_000_000", "value = 40_000_000", "leaves nothing of process_ram_bytes"),
     "twice": ("train = true", "train = true\ntrain = true", "is not TOML"),
     "no TOML": ("train = true", "{", "is not TOML"),
-    "large": ("train = true", "#" * 70_000, "larger than 65536 bytes"),
+    "large": ("train = true", "#" * 70_000, "larger than 16384 bytes"),
     "name": ("", "", "its name is 'My Board'"),
 }
 

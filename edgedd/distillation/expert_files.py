@@ -7,7 +7,7 @@ training is `expert-00003.part`, in float32, with the epochs done. Files are wri
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -116,10 +116,11 @@ class ExpertFolder:
             yield
 
     def done(self, number: int) -> bool:
-        """Whether expert `number` is finished; then its part goes, should a cut have left it."""
+        """Whether expert `number` is finished; then what a cut has left beside it goes."""
         if not self._path(number, "safetensors").exists():
             return False
-        self._path(number, "part").unlink(missing_ok=True)
+        with suppress(SettingError), self.only_writer(number):
+            self._path(number, "part").unlink(missing_ok=True)
         return True
 
     def part(self, number: int) -> list[torch.Tensor]:
