@@ -113,6 +113,26 @@ def test_a_run_that_was_cut_and_taken_up_elsewhere_ends_with_the_same_bits(spare
     np.testing.assert_array_equal(unbroken.fit(steps=3).losses, again.fit(steps=3).losses)
 
 
+def test_a_run_that_fails_or_a_student_trained_afresh_leaves_the_images(spare: Path) -> None:
+    rehearsal = Rehearsal(trained(spare))
+    rehearsal.add(stripes(9, seed=1), ["stripes"] * 9)
+    taken = 0
+
+    def fails_at_third(student: Student, images: np.ndarray, *rest: Any, **options: Any) -> float:
+        nonlocal taken
+        taken += 1
+        return step(student, images * np.float32(np.nan if taken == 3 else 1), *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(EdgeddError, match="wanted a finite number"):
+        step = Student.step
+        patch.setattr(Student, "step", fails_at_third)
+        rehearsal.fit(steps=9)
+    assert rehearsal.fit(steps=4).finished and len(rehearsal.classes) == 4
+    rehearsal.student.fit(steps=1)
+    with pytest.raises(SettingError, match="forgotten classes"):
+        rehearsal.fit(steps=4)
+
+
 def test_the_buffer_keeps_every_class_within_its_bytes() -> None:
     """Chrysakis and Moens 2020: a rare class that comes late is kept whole, the others share what is left."""
     generator, reservoir = np.random.default_rng(0), Reservoir(30, SHAPE)

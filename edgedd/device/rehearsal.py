@@ -12,7 +12,7 @@ from edgedd.device.rehearsal_run import Change, Run, Settings, Watch
 from edgedd.device.reservoir import LABEL_BYTES, Reservoir
 from edgedd.device.spare import extended
 from edgedd.device.student import Student
-from edgedd.errors import DataError, SettingError
+from edgedd.errors import DataError, EdgeddError, SettingError
 
 OnStep = Callable[[int, int, float], object]
 Test = tuple[np.ndarray, np.ndarray]
@@ -129,7 +129,8 @@ class Rehearsal:
 
         Raises:
             DataError: no new image to learn from, or a test that does not fit.
-            SettingError: impossible settings, or a run that is not finished.
+            SettingError: impossible settings, a run that is not finished, or a student that was trained afresh since.
+            EdgeddError: the loss is not finite; the last good parameters are kept, and another run may begin.
         """
         if self.run is not None:
             raise SettingError("a run is not finished: call resume, or make another Rehearsal")
@@ -182,6 +183,8 @@ class Rehearsal:
         extended(self.student.classes, new, outputs, self.student.bundle.mode)
 
     def _watch(self, test: Test | None) -> Watch:
+        if max(self.added, default=0) >= len(self.classes):
+            raise SettingError("the student has forgotten classes of the buffer's images: load its weights again")
         if test is not None:
             test = test[0], checked_labels(test[1], len(test[0]), len(self.classes))
         return Watch(self.student, self.held, self.seed, test)
@@ -190,7 +193,11 @@ class Rehearsal:
         assert self.run
         run, began, goes_on = self.run, time.perf_counter(), True
         while goes_on and not run.done:
-            run.losses.append(self._step(run, watch.rehearsed))
+            try:
+                run.losses.append(self._step(run, watch.rehearsed))
+            except EdgeddError:
+                self.run = None  # another one may begin, with other settings
+                raise
             run.step += 1
             if run.step % run.settings.check_every == 0 or run.step == run.settings.steps:
                 run.note(watch.measure(self.student, run.known).loss, self.student.parameters)
