@@ -75,6 +75,10 @@ def service() -> str:
         f"| classification alone | {times(compared['alone_ms'])} |",
         f"| beside learning in a process of its own, as it is done | {times(compared['process_ms'])} |",
         f"| beside learning on a thread instead | {times(compared['thread_ms'])} |",
+        f"| memory that the thread leaves taken | {compared['thread_keeps_mb']:.0f} MB |",
     ]
-    note = f"{result['student']} on 3x32x32; {result['cores']} cores of {result['processor']}, shared with other work."
+    note = (
+        f"{result['student']} on 3x32x32, one core of {result['processor']} that other work shared: compare latencies "
+        "with one another."
+    )
     return "\n".join([*lines, "", f"{note} `{result['command']}`."])

@@ -13,7 +13,7 @@ from typing import Any
 
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
-from docs_tables import ablations, plan
+from docs_tables import ablations, plan, service
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -62,7 +62,7 @@ def demo() -> str:
 TABLES = {"accuracy": accuracy, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 PRINTED = {"accuracy_per_byte": accuracy_per_byte}
 DOCS = {
-    "docs/device.md": {"memory": memory},
+    "docs/device.md": {"memory": memory, "service": service},
     "docs/methods.md": {"accuracy": accuracy, "ablations": ablations},
     "docs/targets.md": {"plan": plan},
 }
