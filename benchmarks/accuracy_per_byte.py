@@ -24,7 +24,6 @@ from edgedd.baselines.comparison import baseline_rows
 from edgedd.baselines.search import BaselineSearch, Wanted
 from edgedd.evaluation import evaluate
 from edgedd.progress import ProgressReport
-from edgedd.recipe import Recipe
 from edgedd.report.accuracy import draw
 
 HERE = Path(__file__).parent
@@ -46,6 +45,8 @@ class Results:
 
     def add(self, rows: list[dict[str, Any]], command: str, seconds: float, **about: Any) -> None:
         """Write down rows, each with the command and surroundings that made it."""
+        fresh = [_key({**about, **row}) for row in rows]
+        self.rows = [row for row in self.rows if _key(row) not in fresh]
         where = {"command": command, "search_and_training_seconds": round(seconds, 1), **surroundings()}
         for row in rows:
             self.rows.append({**about, **row, **where})
@@ -54,12 +55,16 @@ class Results:
         self.path.write_text(json.dumps({"data": self.data, "rows": self.rows}, indent=1) + "\n")
 
 
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["student"], row["budget_bytes"], row.get("storage"), row.get("file")
+
+
 def sets(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:
     """A row for each synthetic set that has none yet."""
     for path in arguments.set:
         synthetic = edgedd.SyntheticSet.load(path)
         key = {"file": path.name, "bytes": synthetic.nbytes, "student": arguments.student}
-        if results.has(**key):
+        if results.has(**key, seeds=list(range(arguments.seeds))):
             continue
         begun = time.perf_counter()
         rows = evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds)
@@ -76,17 +81,17 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
 def baselines(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:
     """A row for each budget and kind of store that has none yet."""
     search = None
-    recipe = Recipe(steps=arguments.steps)
     for budget in arguments.bytes:
         for store in arguments.stores:
-            if results.has(budget_bytes=budget, storage=store, student=arguments.student):
+            key = {"budget_bytes": budget, "storage": store, "student": arguments.student}
+            if results.has(**key, seeds=list(range(arguments.seeds))):
                 continue
             begun = time.perf_counter()
             with ProgressReport() as progress:
                 told = lambda d, a, p=progress, s=store: p.report(s, d, a)  # noqa: E731
                 search = search or BaselineSearch(data, arguments.seed, told)
                 search.on_trial = told
-                for name, made in search.run(Wanted(budget, (store,), recipe)):
+                for name, made in search.run(Wanted(budget, (store,))):
                     rows = baseline_rows(name, made, data, [arguments.student], seeds=arguments.seeds)
                     results.add(rows, command, time.perf_counter() - begun, budget_bytes=budget)
 
@@ -102,7 +107,6 @@ def main() -> None:
     parser.add_argument("--student", default="convnet3-w128")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
@@ -112,12 +116,13 @@ def main() -> None:
         results.data |= {"fingerprint": data.fingerprint, "test_images": len(data.test_images)}
         command = f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} --bytes "
         command += " ".join(map(str, arguments.bytes)) + f" --student {arguments.student} --seeds {arguments.seeds}"
-        command += f" --seed {arguments.seed} --steps {arguments.steps}"
+        command += f" --seed {arguments.seed}"
         sets(arguments, data, results, command)
         baselines(arguments, data, results, command)
     if arguments.picture:
         published = json.loads((HERE / "published.json").read_text()).get(arguments.name, [])
-        draw(results.rows, published, arguments.picture, arguments.name)
+        rows = [row for row in results.rows if row["student"] == arguments.student]
+        draw(rows, published, arguments.picture, arguments.name)
 
 
 if __name__ == "__main__":

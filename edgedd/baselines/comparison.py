@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from edgedd.baselines.real_set import RealSet
-from edgedd.baselines.search import BaselineSearch, Wanted
+from edgedd.baselines.search import BaselineSearch, Wanted, start
 from edgedd.errors import SettingError
 from edgedd.evaluation import evaluate
 from edgedd.labelled_images import LabelledImages
@@ -49,7 +49,7 @@ def compare(
         for row, about in zip(rows, ranked, strict=True):
             row["ranking"] = {key: value for key, value in about.items() if key != "student"}
     if baselines:
-        wanted = Wanted(synthetic.nbytes, recipe=synthetic.recipe, search_recipe=how.recipe == "set")
+        wanted = Wanted(synthetic.nbytes, recipe=start(synthetic.recipe), search_recipe=how.recipe == "set")
         for name, made in search.run(wanted):
             rows += baseline_rows(name, made, data, students, partial(_told, said, name), **trainings)
     return rows

@@ -4,6 +4,7 @@ First the setting of the store (for JPEG and WebP the size, then the quality), t
 how the images are chosen, then the training recipe as for a synthetic set. The test images are never read.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,7 +32,7 @@ from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
-STEPS = 1500  # of a training at least
+STEPS = 600  # of a training at least, where the search starts; it goes on to more where they help
 OnTrial = Callable[[int, int], None]
 
 
@@ -42,7 +43,7 @@ class Wanted:
     Attributes:
         budget_bytes: of a file at most.
         names: of `stores`; by default all.
-        recipe: where the search of recipes starts: that of the synthetic set.
+        recipe: where the search of recipes starts: see `start`.
         search_recipe: whether it is searched; a published recipe takes its place otherwise.
     """
 
@@ -50,6 +51,11 @@ class Wanted:
     names: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     search_recipe: bool = True
+
+
+def start(recipe: Recipe) -> Recipe:
+    """Where a search starts beside a set of this recipe: where the set's did; it can reach as many steps."""
+    return Recipe(steps=max(STEPS, math.ceil(recipe.steps / recipe_search.LONGER)))
 
 
 class BaselineSearch:
@@ -111,7 +117,7 @@ class BaselineSearch:
         made, score = _contest(contest, [made, *self._fitting(others, wanted)], score)
         if not wanted.search_recipe:
             return made
-        how: dict[str, Any] = {"seed": [*seed, 1], "on_trial": lambda done, trials: self._count()}
+        how: dict[str, Any] = {"seed": [*seed, 1], "wide": True, "on_trial": lambda done, trials: self._count()}
         found = recipe_search.choose_recipe(made.synthetic(), self.validation, self.trainer, **how)
         return self._within(made.trained_by(found), wanted)
 
@@ -145,7 +151,6 @@ class BaselineSearch:
         return made
 
     def _blank(self, store: Store, wanted: Wanted) -> RealSet:
-        recipe = replace(wanted.recipe, steps=max(STEPS, wanted.recipe.steps))
         about = {"method": "real images", "data": self.data.fingerprint, "seed": self.seed}
         return RealSet(
             store=store,
@@ -157,7 +162,7 @@ class BaselineSearch:
             mean=self.training.mean,
             std=self.training.std,
             classes=self.data.classes,
-            recipe=recipe,
+            recipe=wanted.recipe,
             provenance=about | {"edgedd": edgedd.__version__},
         )
 
@@ -201,5 +206,5 @@ def _trials(settings: Sequence[Store], shape: tuple[int, int, int], wanted: Want
     mine = sum(len(g) + FINALISTS for g in groups if len(g) > 1)
     if len(groups) > 1:  # only the qualities at one size
         mine -= len(groups[1]) - len(groups[1]) // len(groups[0])
-    searched = recipe_search.recipe_trials(*shape[1:]) if wanted is None or wanted.search_recipe else 0
+    searched = recipe_search.recipe_trials(*shape[1:], wide=True) if wanted is None or wanted.search_recipe else 0
     return mine + 1 + FINALISTS + len(SELECTIONS) - 1 + FINALISTS + searched
