@@ -20,6 +20,7 @@ from typing import Any
 from surroundings import surroundings
 
 import edgedd
+from edgedd.atomic import write_bytes
 from edgedd.baselines.comparison import baseline_rows
 from edgedd.baselines.search import BaselineSearch, Wanted
 from edgedd.evaluation import evaluate
@@ -52,7 +53,7 @@ class Results:
             self.rows.append({**about, **row, **where})
             print(f"{row['trained_on']}: {row['bytes']} bytes, {row['ipc']} a class, {100 * row['accuracy']:.2f}")
         self.rows.sort(key=lambda row: (row["student"], row["budget_bytes"], row["trained_on"]))
-        self.path.write_text(json.dumps({"data": self.data, "rows": self.rows}, indent=1) + "\n")
+        write_bytes(self.path, json.dumps({"data": self.data, "rows": self.rows}, indent=1).encode() + b"\n")
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,16 +1,20 @@
 """DD-Ranking's gaps and scores: numbers by hand, and which set is trained how for each of them."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command
 from tiny_data import tiny_images
 from tiny_sets import random_set
 
 from edgedd import evaluation, ranking
 from edgedd.augmentation import Augmentation
+from edgedd.distillation import recipe_search
 from edgedd.parameterization import Pixels
 from edgedd.synthetic_set import SyntheticSet
 
@@ -79,3 +83,27 @@ def test_which_sets_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["hard_label_recovery"] == pytest.approx(0.81 - 0.305)
     assert found["improvement_over_random"] == pytest.approx(0.10)
     assert found["accuracies"]["set_own"] == [0.50, 0.51]
+
+
+@pytest.mark.slow
+def test_the_command_ranks(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 5)
+    monkeypatch.setattr(ranking, "FULL_EPOCHS", 30)
+    data = tiny_images(count=90, shape=(3, 8, 8), num_classes=3)
+    parts = {"train_images": data.train_images, "test_images": data.test_images}
+    arrays = {name: values.transpose(0, 2, 3, 1) for name, values in parts.items()}
+    np.savez(tmp_path / "tiny.npz", **arrays, train_labels=data.train_labels, test_labels=data.test_labels)
+    given = random_set(Pixels((3, 8, 8)), 3, 2, seed=0)
+    given = replace(given, classes=("0", "1", "2"), recipe=replace(given.recipe, steps=20))
+    given.save(tmp_path / "set.safetensors")
+    options = ("--data", tmp_path / "tiny.npz", "--students", "convnet2-w8", "--seeds", 2, "--ranking")
+    ran = command("evaluate", tmp_path / "set.safetensors", *options, "--json")
+    assert ran.status == 0, ran.err
+    (row,) = json.loads(ran.out)
+    ranked = row["ranking"]
+    assert set(ranked["accuracies"]) == {*ACCURACIES}
+    assert all(len(values) == 2 for values in ranked["accuracies"].values())
+    assert np.mean(ranked["accuracies"]["full_hard"]) > np.mean(ranked["accuracies"]["set_own"])
+    assert ranked["accuracies"]["set_own"] == row["accuracies"]
+    table = command("evaluate", tmp_path / "set.safetensors", *options)
+    assert f"{100 * ranked['hard_label_recovery']:+.1f} points" in table.out
