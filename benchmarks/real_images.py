@@ -1,10 +1,9 @@
 """Real images, end to end: distil, export, train in onnxruntime, read the test split once.
 
-    python benchmarks/real_images.py NAME DATA.npz --bytes N [--minutes M] [--seeds 3]
+    python benchmarks/real_images.py NAME DATA.npz --bytes N [--minutes M] [--seeds 3] [--method auto]
 
-Distils DATA to N bytes with frepo, makes `random` (random real images, teacher labels) in the same parameterization,
-bits, bytes and with the same recipe, then trains the student `--seeds` times on each, by the device runtime from the
-file alone. Settings and recipe are chosen on the validation split; the test split is read once a student.
+Distils DATA to N bytes, makes `random` (random real images, teacher labels) in the same parameterization, bits, bytes
+and with the same recipe, then trains the student `--seeds` times on each, by the device runtime from the file alone. Settings and recipe are chosen on the validation split; the test split is read once a student.
 Writes benchmarks/results/real_images_NAME.json. With --keep DIR the sets stay there, and a second call takes them up.
 """
 
@@ -65,6 +64,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--method", default="auto")
     parser.add_argument("--student", default="convnet3-w64")
     parser.add_argument("--keep", type=Path)
     arguments = parser.parse_args()
@@ -73,14 +73,16 @@ def main() -> None:
         out = arguments.keep or Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         length = {"minutes": arguments.minutes, "iterations": arguments.iterations}
-        synthetic, seconds = distilled(data, arguments, out, method="frepo", **length)
-        baseline, baseline_seconds = distilled(data, arguments, out, method="random", recipe=synthetic.recipe)
-    ours = row(synthetic, data, arguments, "frepo", seconds)
+        synthetic, seconds = distilled(data, arguments, out, method=arguments.method, **length)
+        same = {"recipe": synthetic.recipe, "parameterization": synthetic.parameterization.kind}
+        baseline, baseline_seconds = distilled(data, arguments, out, method="random", **same)
+    ours = row(synthetic, data, arguments, arguments.method, seconds)
     rows = [row(baseline, data, arguments, "random", baseline_seconds), ours]
     command = f"python benchmarks/real_images.py {arguments.name} {Path(arguments.data).name} --bytes {arguments.bytes}"
     if not arguments.minutes:
         length["iterations"] = synthetic.provenance["iterations"]
     command += "".join(f" --{k} {v:g}" for k, v in length.items() if v is not None)
+    command += "" if arguments.method == "auto" else f" --method {arguments.method}"
     result = {
         "data": {"name": arguments.name, "fingerprint": data.fingerprint, "test_images": len(data.test_images)},
         "budget_bytes": arguments.bytes,

@@ -39,11 +39,12 @@ def accuracy() -> str:
 
 
 def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
-    names = {"random": "random real images, teacher labels", "frepo": "**synthetic set** (frepo)"}
+    ours = f"**synthetic set** ({row['method']})"
+    what = "random real images, teacher labels" if row["method"] == "random" else ours
     spread = f" ± {100 * row['spread']:.1f}" if len(row["accuracies"]) > 1 else ""
     minutes = f"{row['distil_seconds'] / 60:.1f} min"
     return (
-        f"| {result['data']['name']} | {names[row['method']]} | {row['bytes']:,} | {row['ipc']} "
+        f"| {result['data']['name']} | {what} | {row['bytes']:,} | {row['ipc']} "
         f"| {100 * row['accuracy']:.1f}{spread} % | {len(row['accuracies'])} | {minutes} |"
     )
 
