@@ -3,6 +3,7 @@
 The format is specified in docs/format.md. This file holds the set in memory; `edgedd.set_file` reads and writes.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgedd import quantize, set_file
-from edgedd.errors import FormatError
+from edgedd.errors import FormatError, SettingError
 from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
 
@@ -52,10 +53,11 @@ class SyntheticSet:
         classes: tuple[str, ...],
         provenance: Mapping[str, Any],
         scales: Mapping[str, np.ndarray] | None = None,
+        label_levels: int = 255,
     ) -> "SyntheticSet":
         """Round float factors and soft labels (n, K) to what the file stores; without `scales` they are fitted."""
         tensors = store_factors(parameterization, factors, len(labels), scales)
-        tensors["labels"] = quantize_labels(labels)
+        tensors["labels"] = quantize_labels(labels, label_levels)
         tensors["mean"], tensors["std"] = mean.astype(np.float32), std.astype(np.float32)
         return cls(parameterization, tensors, recipe, classes, dict(provenance))
 
@@ -104,6 +106,11 @@ class SyntheticSet:
     def bits(self) -> int:
         """Bits of a stored coefficient or pixel."""
         return self.parameterization.bits
+
+    @property
+    def label_levels(self) -> int:
+        """Soft labels are multiples of one over this, a divisor of 255: as few as the labels have."""
+        return 255 // math.gcd(255, int(np.gcd.reduce(self.tensors["labels"], axis=None)))
 
     @cached_property
     def factors(self) -> dict[str, np.ndarray]:
@@ -163,13 +170,18 @@ def restore_factors(
     return factors
 
 
-def quantize_labels(labels: np.ndarray) -> np.ndarray:
-    """Probabilities (n, K) -> uint8 (n, K) whose rows sum to exactly 255, by largest remainder."""
+def quantize_labels(labels: np.ndarray, levels: int = 255) -> np.ndarray:
+    """Probabilities (n, K) -> uint8 (n, K) whose rows sum to exactly 255, by largest remainder.
+
+    `levels` divides 255: labels are multiples of 1 / levels; with few of them a compact file takes fewer bytes.
+    """
+    if levels < 1 or 255 % levels:
+        raise SettingError(f"{levels} levels of labels, wanted a divisor of 255: 255, 85, 51, 17, 15, 5, 3 or 1")
     if not np.isfinite(labels).all() or (labels < 0).any() or (labels.sum(1) <= 0).any():
         raise FormatError("labels are not probabilities, wanted finite rows that sum to 1")
-    scaled = labels.astype(np.float64) / labels.sum(1, keepdims=True, dtype=np.float64) * 255
+    scaled = labels.astype(np.float64) / labels.sum(1, keepdims=True, dtype=np.float64) * levels
     codes = np.floor(scaled)
-    missing = np.rint(255 - codes.sum(1)).astype(int)
+    missing = np.rint(levels - codes.sum(1)).astype(int)
     rank = np.argsort(np.argsort(codes - scaled, axis=1, kind="stable"), axis=1, kind="stable")
     codes = codes + (rank < missing[:, None])
-    return np.asarray(codes, np.uint8)
+    return np.asarray(255 // levels * codes, np.uint8)

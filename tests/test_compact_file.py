@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import compact_reader
@@ -24,7 +25,7 @@ from edgedd.exporting import export
 from edgedd.inspection import inspect
 from edgedd.parameterization import DCT, LowRank, Parameterization, SharedBasis
 from edgedd.rans import Decoder, Encoder
-from edgedd.synthetic_set import SyntheticSet
+from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
 GOLDEN = Path(__file__).parent / "golden" / "tiny_compact.edd"
@@ -46,6 +47,20 @@ def test_compact_and_plain_hold_the_same_set(form, num_classes, ipc, tmp_path_fa
 def test_the_golden_set_gives_the_golden_bytes_and_back() -> None:
     assert tiny_sets.golden().packed().to_bytes() == WHOLE
     assert SyntheticSet.load(GOLDEN).packed(compact=False).to_bytes() == tiny_sets.golden().to_bytes()
+
+
+@pytest.mark.parametrize("levels", [255, 51, 17, 3, 1])
+def test_labels_of_few_levels_take_fewer_bytes_and_stay_nearest(levels: int) -> None:
+    labels = np.random.default_rng(0).dirichlet(np.full(10, 0.3), 200)
+    stored = quantize_labels(labels, levels)
+    assert (stored.sum(1) == 255).all() and not (stored % (255 // levels)).any()
+    assert np.abs(stored / 255 - labels).max() < 1 / levels
+    saved = tiny_sets.random_set(DCT((1, 8, 8), 2), 10, 20, seed=0)
+    few, all_levels = (
+        replace(saved, tensors={**saved.tensors, "labels": each}) for each in (stored, quantize_labels(labels))
+    )
+    assert few.label_levels == levels
+    assert few.packed().nbytes < all_levels.packed().nbytes - 100 or levels == 255
 
 
 def dictionary_of_the_page() -> bytes:
