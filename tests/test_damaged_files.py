@@ -1,7 +1,9 @@
 """Whatever happens to a file: it loads, or one line names it; no other exception, and little memory."""
 
+import hashlib
 import json
 import resource
+import shutil
 import struct
 import tracemalloc
 import zipfile
@@ -20,13 +22,14 @@ from PIL import Image
 from test_hostile_set_files import framed
 from tiny_data import arrays, saved
 
-from edgedd.bundle import ARCHIVE, MANIFEST, MAX_MANIFEST
+from edgedd.bundle import ARCHIVE, MANIFEST, MAX_MANIFEST, PREDICT, TRAIN_STEP
 from edgedd.compact_file import DICTIONARY, MAGIC
 from edgedd.distillation.expert_files import ExpertFolder, ExpertSettings
 from edgedd.errors import LONGEST_MESSAGE, EdgeddError
 from edgedd.exporting import export
 from edgedd.set_file import MAX_HEADER
 from edgedd.synthetic_set import SyntheticSet
+from edgedd.verification import verify
 from edgedd.weights import save_weights
 
 BOARD = Path(__file__).parent.parent / "targets" / "raspberry-pi-zero-2w.toml"
@@ -228,3 +231,21 @@ def test_what_would_grow_is_refused_in_one_line(case: str, wholes: dict[str, Pat
     taken = tracemalloc.get_traced_memory()[1] - before
     assert taken <= 4 * len(content) + MOST, f"{taken} bytes to read {len(content)}"
     assert str(caught.value).isprintable() and len(str(caught.value)) <= LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize("name", [TRAIN_STEP, PREDICT])
+def test_a_graph_that_the_manifest_vouches_for(
+    name: str, wholes: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime refuses it, edgedd says so in one line, and neither prints."""
+    shutil.copytree(wholes["bundle"], tmp_path / "bundle")
+    path, manifest = tmp_path / "bundle" / name, tmp_path / "bundle" / MANIFEST
+    content, values = path.read_bytes(), json.loads(manifest.read_text())
+    middle = content.index(b"Conv")
+    for altered in (content[:middle], content[:middle] + b"\xc2onv" + content[middle + 4 :], b""):
+        path.write_bytes(altered)
+        values["files"][name] = {"bytes": len(altered), "sha256": hashlib.sha256(altered).hexdigest()}
+        manifest.write_text(json.dumps(values))
+        with pytest.raises(EdgeddError, match=name):
+            verify(tmp_path / "bundle")
+    assert capfd.readouterr() == ("", "")

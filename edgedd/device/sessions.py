@@ -156,8 +156,9 @@ class Sessions:
         options.enable_cpu_mem_arena = not self.runtime.low_memory
         options.enable_mem_pattern = False  # one block planned ahead is larger than what the arena ends up with
         path = self.bundle.checked(name)
+        how: dict[str, Any] = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}  # else it prints
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(str(path), options, **how)
         except Exception as error:
             reason = str(error).splitlines()[0]
             version = onnxruntime.__version__
