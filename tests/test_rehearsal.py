@@ -15,6 +15,7 @@ from device_bundle import SHAPE, blobs
 import edgedd
 from edgedd import Rehearsal, Student
 from edgedd.device.reservoir import LABEL_BYTES, Reservoir
+from edgedd.distillation.memories import MEMORIES, Keeping, Task
 from edgedd.errors import DataError, EdgeddError, FormatError, SettingError
 from edgedd.exporting import export
 from edgedd.joining import join
@@ -280,8 +281,11 @@ def test_two_digits_are_learned_on_the_device_and_the_other_eight_are_remembered
     names, old, new = tuple("01234567"), range(8), range(8, 10)
     eight = LabelledImages(*digits_of("train", old), *digits_of("test", old), classes=names, name="eight")
     recipe = edgedd.Recipe(student_lr=0.05, steps=80, batch_size=64, augmentation=edgedd.Augmentation(shift=1))
-    labels = "hard" if method == "random" else "auto"
-    synthetic = edgedd.distill(eight, method=method, bytes=4000, labels=labels, recipe=recipe, iterations=30, width=16)
+    if method == "random":
+        task = Task(eight, eight.mean, eight.std, names=names, seed=0)
+        synthetic = MEMORIES["random, 4 bits"](task, Keeping(LowRank(SHAPE, 4, 1, 4), 4000, recipe))
+    else:
+        synthetic = edgedd.distill(eight, method=method, bytes=4000, recipe=recipe, iterations=30, width=16)
     export(synthetic, tmp_path / "bundle", student="convnet2-w16", spare_classes=2)
     student = Student.load(tmp_path / "bundle", threads=1)
     student.fit(seed=0)
