@@ -89,9 +89,15 @@ def test_more_steps_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert searched(monkeypatch, lambda r: 0.5 + 1e-7 * r.steps, wide=True).steps == golden().recipe.steps
 
 
-def test_a_search_that_has_no_time_left_stays_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = searched(monkeypatch, lambda r: 0.5 + r.student_lr + 1e-4 * r.steps, wide=True, deadline=0.0)
-    assert (found.student_lr, found.steps) == (golden().recipe.student_lr, golden().recipe.steps)
+def test_a_search_that_has_no_time_left_keeps_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def worth(recipe: Recipe) -> float:
+        trained.append(recipe)
+        return 0.5 + recipe.student_lr + recipe.augmentation.shift + 1e-4 * recipe.steps
+
+    assert searched(monkeypatch, worth, wide=True, deadline=0.0) == golden().recipe
+    assert len(trained) == 1
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class Search:
 
     Attributes:
         trials: how many there will be in all, for progress.
-        deadline: time.monotonic() by which a wide search ends; None: it tries everything.
+        deadline: time.monotonic() by which the search ends; None: it tries everything.
         steps, seconds: of the trainings so far.
     """
 
@@ -92,12 +92,19 @@ class Search:
     def best(self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = ()) -> tuple[SyntheticSet, float]:
         """The candidate that does best, and its score; the first `scores` are known already.
 
-        The last two standing are trained again, since one student's accuracy is within about a point.
+        The last two standing are trained again, since one student's accuracy is within about a point. Where time runs
+        out, later candidates are not tried, and then nothing is trained again.
         """
-        known = np.array([*scores, *(self.score(candidate) for candidate in candidates[len(scores) :])])
+        scored = list(scores)
+        for candidate in candidates[len(scored) :]:
+            if scored and not self.affords((1 + FINALISTS) * TRIAL_STEPS):
+                break
+            scored.append(self.score(candidate))
+        known = np.array(scored)
         finalists = np.argsort(known)[::-1][:FINALISTS]
-        for place in finalists:
-            known[place] = 0.5 * (known[place] + self.score(candidates[place]))
+        if self.affords(FINALISTS * TRIAL_STEPS):
+            for place in finalists:
+                known[place] = 0.5 * (known[place] + self.score(candidates[place]))
         winner = int(finalists[np.argmax(known[finalists])])
         return candidates[winner], float(known[winner])
 
@@ -129,8 +136,8 @@ def choose_recipe(
 ) -> SyntheticSet:
     """The set with the augmentation, then the label temperature and weight decay, that suit it best.
 
-    A `wide` search goes on to learning rates and to more steps, what of it ends before the `deadline`. Recipes that
-    the method has `learned` contend first with the set's own, at the augmentation that suits most data.
+    What of it does not end before the `deadline` is left out. A `wide` search goes on to learning rates and more steps.
+    Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits most data.
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
@@ -139,7 +146,9 @@ def choose_recipe(
         shifted = light_augmentations(height, width)[1]
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
         synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in recipes])[0]
-    candidates = with_augmentations(synthetic, augmentations(height, width))
+    own = synthetic.recipe.augmentation
+    choices = [own, *(choice for choice in augmentations(height, width) if choice != own)]  # time may end
+    candidates = with_augmentations(synthetic, choices)
     winner, score = search.best(candidates)
     variants = [
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
@@ -178,7 +187,8 @@ def with_augmentations(synthetic: SyntheticSet, choices: Sequence[Augmentation])
 def sharpened(synthetic: SyntheticSet, temperature: float) -> SyntheticSet:
     """The set with its soft labels at a temperature: p^(1/T), rows normalised; below 1 is sharper."""
     labels = (synthetic.tensors["labels"] / 255.0) ** (1 / temperature)
-    return replace(synthetic, tensors={**synthetic.tensors, "labels": quantize_labels(labels)})
+    labels = quantize_labels(labels, synthetic.label_levels)
+    return replace(synthetic, tensors={**synthetic.tensors, "labels": labels})
 
 
 def validate(

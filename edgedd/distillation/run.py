@@ -38,7 +38,7 @@ COMPILE_ABOVE_FLOPS = 4e12
 VALIDATION_IMAGES = 5000
 WIDTH = 64
 NARROW = run_length.NARROW
-SEARCH_SHARE, CHECK_SHARE = 0.2, 0.08
+SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.05  # of the minutes
 log = logging.getLogger("edgedd")
 
 
@@ -135,7 +135,8 @@ class Distillation:
         synthetic, options = loop.synthetic, self.options
         if self.compact and options.bytes:
             compact_budget.widen(synthetic, lambda: self._size(synthetic), options.bytes)
-        found = self._stored(synthetic, loop.iteration, options.recipe)
+        seen = getattr(self.method, "augmentation", None) if self.auto else None
+        found = self._stored(synthetic, loop.iteration, options.recipe or Recipe(augmentation=seen or Augmentation()))
         if options.recipe is None:
             found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
         if loop.start is not None:
@@ -234,7 +235,8 @@ class Distillation:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
         common |= {"learned": learned, "wide": self.auto}
         if self.options.minutes is not None:
-            common["deadline"] = self.begun + 60 * self.options.minutes
+            left = 1 - CHOICE_SHARE * self.auto
+            common["deadline"] = self.begun + 60 * self.options.minutes * left
         return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
@@ -246,7 +248,7 @@ class Distillation:
 
     def _reserved_seconds(self) -> float:
         """Of the minutes asked for: what the searches after distilling may take, and checks for gains on the way."""
-        share = (0.0 if self.options.recipe else SEARCH_SHARE) + (CHECK_SHARE if self.auto else 0.0)
+        share = (0.0 if self.options.recipe else SEARCH_SHARE) + ((CHECK_SHARE + CHOICE_SHARE) if self.auto else 0.0)
         return share * 60 * (self.options.minutes or 0)
 
     def _checkpoint(self) -> Checkpoint | None:
