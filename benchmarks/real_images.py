@@ -3,7 +3,8 @@
     python benchmarks/real_images.py NAME DATA.npz --bytes N [--minutes M] [--seeds 3] [--method auto]
 
 Distils DATA to N bytes, makes `random` (random real images, teacher labels) in the same parameterization, bits, bytes
-and with the same recipe, then trains the student `--seeds` times on each, by the device runtime from the file alone. Settings and recipe are chosen on the validation split; the test split is read once a student.
+and with the same recipe, then trains the student `--seeds` times on each, by the device runtime from the file alone.
+Settings and recipe are chosen on the validation split; the test split is read once a student.
 Writes benchmarks/results/real_images_NAME.json. With --keep DIR the sets stay there, and a second call takes them up.
 """
 
