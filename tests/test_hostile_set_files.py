@@ -75,7 +75,7 @@ HOSTILE = {
     "header is a list": (framed("[1]"), "not a JSON object"),
     "header nests deeply": (framed(DEEP), "more than 8192 values or 2048 objects and lists"),
     "header nests less deeply": (framed(DEEP[:2000]), "header is not JSON"),
-    "header of many values": (framed("[" + "1," * 8192 + "1]"), "more than 8192 values"),
+    "header of many values": (framed("[" + "1," * 8193 + "1]"), "more than 8192 values"),
     "header number of 5000 digits": (framed('{"a": ' + "9" * 5000 + "}"), "header is not JSON"),
     "tensor twice": (twice("mean"), "a key stands twice"),
     "metadata twice": (twice("__metadata__"), "a key stands twice"),
