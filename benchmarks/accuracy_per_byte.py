@@ -89,9 +89,8 @@ def baselines(arguments: argparse.Namespace, data: Any, results: Results, comman
                 continue
             begun = time.perf_counter()
             with ProgressReport() as progress:
-                told = lambda d, a, p=progress, s=store: p.report(s, d, a)  # noqa: E731
-                search = search or BaselineSearch(data, arguments.seed, told)
-                search.on_trial = told
+                search = search or BaselineSearch(data, arguments.seed)
+                search.on_step = progress.report
                 for name, made in search.run(Wanted(budget, (store,))):
                     rows = baseline_rows(name, made, data, [arguments.student], seeds=arguments.seeds)
                     results.add(rows, command, time.perf_counter() - begun, budget_bytes=budget)

@@ -42,7 +42,7 @@ def compare(
     rows = evaluate(synthetic, data, students, on_part=partial(_told, said, "evaluate"), **trainings)
     for row in rows:
         row |= {"trained_on": "synthetic set", "ipc": synthetic.ipc}
-    search = BaselineSearch(data, how.seed, partial(_told, said, "baselines"))
+    search = BaselineSearch(data, how.seed, said)
     if ranking:
         names = [row["student"] for row in rows]
         ranked = rank(synthetic, data, names, search, seeds=how.seeds, seed=how.seed, on_step=on_step)

@@ -20,6 +20,7 @@ from edgedd.baselines.real_set import RealSet
 from edgedd.baselines.stores import QUALITIES, Store, stores
 from edgedd.distillation import recipe_search
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.loop import Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import FINALISTS, Search, Validation
@@ -33,7 +34,7 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 STEPS = 600  # of a training at least, where the search starts; it goes on to more where they help
-OnTrial = Callable[[int, int], None]
+OnStep = Callable[[str, int, int, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,13 @@ def start(recipe: Recipe) -> Recipe:
 
 
 class BaselineSearch:
-    """The teacher, the images to choose from and the validation part, shared by all searches of one data set."""
+    """The teacher, the images to choose from and the validation part, shared by all searches of one data set.
 
-    def __init__(self, data: LabelledImages, seed: int = 0, on_trial: OnTrial | None = None) -> None:
-        self.data, self.seed, self.on_trial = data, seed, on_trial
+    `on_step(stage, done, all, loss)` counts the teacher's steps and the short trainings ("teacher", "baselines").
+    """
+
+    def __init__(self, data: LabelledImages, seed: int = 0, on_step: OnStep | None = None) -> None:
+        self.data, self.seed, self.on_step = data, seed, on_step
         self.training, held_out = data.split(seed=seed)
         some = np.random.default_rng([seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
         self.validation = Validation(held_out[0][some], held_out[1][some])
@@ -71,7 +75,7 @@ class BaselineSearch:
         work = 6.0 * 128 * narrow.multiply_adds * recipe_search.TRIAL_STEPS * trials
         compute = Compute.choose("cpu", compiled=work > COMPILE_ABOVE_FLOPS)
         real = RealImages.of(self.training, compute)
-        teacher = Teacher(real, Options(ipc=1, labels="teacher", seed=seed), compute)
+        teacher = Teacher(real, Options(ipc=1, labels="teacher", seed=seed), compute, self._told)
         self.trainer = Trainer(narrow, compute)
         self.pool = Pool(real, teacher, seed)
         self.done, self.all = 0, 0
@@ -171,8 +175,11 @@ class BaselineSearch:
         self._tell()
 
     def _tell(self) -> None:
-        if self.on_trial:
-            self.on_trial(self.done, self.all)
+        self._told(Progress("baselines", self.done, self.all, None))
+
+    def _told(self, progress: Progress) -> None:
+        if self.on_step:
+            self.on_step(*progress)
 
 
 def _contest(contest: Search, contenders: Sequence[RealSet], score: float | None) -> tuple[RealSet, float | None]:
