@@ -1,11 +1,12 @@
 """How the rank of low-rank images trades their detail for their number: accuracy and pictures at equal bytes.
 
-    python benchmarks/ranks_picture.py NAME DATA.npz EXPERTS [--budget 30720] [--seeds 2] [--sets FOLDER]
+    python benchmarks/ranks_picture.py NAME DATA.npz EXPERTS [--budget 30720] [--seeds 2] --sets FOLDER
     python benchmarks/ranks_picture.py NAME --sets FOLDER --draw
 
 lss, and its start (random images with the teacher's labels), at ranks 2, 4, 8 and 16 in 4 bits, as
 benchmarks/trajectory_methods.py distils and evaluates them. Rows go to results/ranks_NAME.json, sets to FOLDER, and a
-second call goes on with what is missing; `--draw` makes docs/pictures/ranks_NAME.png of both.
+second call goes on with what is missing; `--contenders random` does the start alone. `--draw` makes
+docs/pictures/ranks_NAME.png of both, with the images of the last contender that is there.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from edgedd.distillation import run as distillation
 from edgedd.distillation.expert_files import ExpertFolder
 
 ROOT = Path(__file__).parents[1]
-RANKS, CONTENDERS, SHOWN = (2, 4, 8, 16), ("random", "lss"), 2
+RANKS, SHOWN = (2, 4, 8, 16), 2
+CONTENDERS = {"random": "start: random images, soft labels", "lss": "distilled (lss)"}
 
 
 def run(bench: Bench, path: Path, arguments: argparse.Namespace) -> None:
@@ -33,7 +35,7 @@ def run(bench: Bench, path: Path, arguments: argparse.Namespace) -> None:
     done = {(row["contender"], row["rank"], row["seed"]) for row in rows}
     timed: dict[int, int] = {row["rank"]: row["iterations"] for row in rows if row["contender"] == "lss"}
     for seed in range(arguments.seeds):
-        for name in CONTENDERS:
+        for name in arguments.contenders.split(","):
             for rank in RANKS:
                 if (name, rank, seed) in done:
                     continue
@@ -57,11 +59,12 @@ def draw(path: Path, sets: Path, output: Path) -> None:
     from matplotlib import pyplot
 
     results = json.loads(path.read_text())
+    shown = [name for name in CONTENDERS if any(row["contender"] == name for row in results["rows"])]
     figure = pyplot.figure(figsize=(11, 5.2), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
-    curve(left.subplots(), results)
+    curve(left.subplots(), results, shown)
     for axes, rank in zip(right.subplots(len(RANKS), 1), RANKS, strict=True):
-        synthetic = edgedd.SyntheticSet.load(sets / f"lss-{rank}-0.safetensors")
+        synthetic = edgedd.SyntheticSet.load(sets / f"{shown[-1]}-{rank}-0.safetensors")
         axes.imshow(tiles(synthetic), interpolation="nearest")
         axes.set_title(f"r = {rank}: {synthetic.ipc} images a class", fontsize=9)
         axes.axis("off")
@@ -69,11 +72,11 @@ def draw(path: Path, sets: Path, output: Path) -> None:
     figure.savefig(output)
 
 
-def curve(axes: Any, results: dict[str, Any]) -> None:
+def curve(axes: Any, results: dict[str, Any], shown: list[str]) -> None:
     """Mean and every seed's accuracy against the rank, for the distilled sets and their starts."""
-    for name, label in (("lss", "distilled (lss)"), ("random", "start: random images, soft labels")):
+    for name in shown:
         values = [[r["accuracy"] for r in results["rows"] if (r["contender"], r["rank"]) == (name, k)] for k in RANKS]
-        line = axes.plot(RANKS, [100 * np.mean(v) for v in values], label=label)[0]
+        line = axes.plot(RANKS, [100 * np.mean(v) for v in values], label=CONTENDERS[name])[0]
         for rank, accuracies in zip(RANKS, values, strict=True):
             axes.plot([rank] * len(accuracies), 100 * np.array(accuracies), ".", color=line.get_color())
     axes.set_xscale("log", base=2)
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=30_720)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--sets", type=Path, required=True)
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--draw", action="store_true")
     arguments = parser.parse_args()
     path = ROOT / "benchmarks" / "results" / f"ranks_{arguments.name}.json"

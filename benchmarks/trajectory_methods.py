@@ -39,14 +39,14 @@ FORMS: dict[int, dict[str, Any]] = {
     3: {"parameterization": "low_rank", "rank": 8, "bits": 4},
 }
 PIXELS: dict[str, Any] = {"parameterization": "pixels", "bits": 4, "labels": "hard"}
-SEGMENT = {"inner_steps": "10", "expert_epochs": "1", "latest": "4", "batch": "50", "rate": "0.1", "lr": "0.03"}
+SHORT = {"published": "short"}
 # Name -> method, its settings, and what is said of the form where it is another.
 CONTENDERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "random": ("random", {}, {}),
     "kmeans": ("kmeans", {}, {}),
-    "mtt": ("mtt", SEGMENT, PIXELS),
-    "lss": ("lss", SEGMENT, {}),
-    "lss-contrastive": ("lss", {**SEGMENT, "contrastive": "0.05"}, {}),
+    "mtt": ("mtt", SHORT, PIXELS),
+    "lss": ("lss", SHORT, {}),
+    "lss-contrastive": ("lss", {**SHORT, "contrastive": "0.05"}, {}),
     "dm": ("dm", {"batch_real": "64"}, {}),
     "frepo": ("frepo", {}, {}),
 }

@@ -255,6 +255,8 @@ def test_settings_are_the_papers() -> None:
     assert DATM.schedule(50, 100).earliest == 20
     assert replace(LSS, latest=3).schedule(0.25, 10).latest_at(0, 100) == 1
     assert MTT.labels == "hard" and DATM.labels == "auto"
+    short = replace(LSS, published="short")
+    assert 10 * short.image_passes(30, 10) < 2 * LSS.image_passes(30, 10) and short.usual_lr(30) == 0.1
 
 
 def test_the_learned_rate_moves_as_torchs_optimizers_would() -> None:

@@ -35,7 +35,7 @@ class TrajectoryMatching:
     """Hyperparameters; None: what the paper named by `published` sets at this size (see trajectory_schedules).
 
     Attributes:
-        published: whose settings.
+        published: whose settings; "short" is ours, for minutes on a few cores.
         inner_steps, expert_epochs, first_latest, latest, batch, rate, lr_rate, ema, threshold: see `Schedule`;
             `lr_rate` with adam is that of the rate's logarithm, 0.01.
         momentum: of the inner training (the papers': 0).
@@ -47,7 +47,7 @@ class TrajectoryMatching:
         orthonormal_every: iterations after which mappers are made orthonormal again.
         experts: a folder of `edgedd experts`; None: `expert_count` are trained first, and kept in memory.
         optimizer: "adam" (ours, for factors) or "sgd" (the papers', for pixels; DATM's lr_labels are then 2 to 10).
-        lr: None: 0.02 with adam, the papers' 100 or 1000 with sgd.
+        lr: None: 0.02 with adam, 0.1 where that run is short, the papers' 100 or 1000 with sgd.
     """
 
     published: Published = "mtt"
@@ -114,7 +114,9 @@ class TrajectoryMatching:
 
     def usual_lr(self, ipc: int) -> float:
         """Where `lr` is None."""
-        return 0.02 if self.optimizer == "adam" else schedule(self.published, ipc, 10).lr_images
+        if self.optimizer == "adam":
+            return 0.1 if self.published == "short" else 0.02
+        return schedule(self.published, ipc, 10).lr_images
 
     def schedule(self, ipc: float, num_classes: int) -> Schedule:
         """The settings at `ipc` images a class, or what takes as many numbers, with those that are set here."""
