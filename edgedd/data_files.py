@@ -7,6 +7,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -185,13 +186,16 @@ def open_image(file: Path, mode: str = "") -> tuple[int, int, str, Any]:
     except ImportError as error:
         raise MissingExtra("pillow", "reading images", "decode") from error
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+        content = BytesIO(file.read_bytes())  # an open file sets aside all that a damaged picture asks for
+        with warnings.catch_warnings(action="ignore"), Image.open(content) as image:
             pixels = None
             if mode:
                 deep = image.mode.startswith("I")
                 grey = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)) if deep else image
                 pixels = np.asarray(grey.convert(mode))
             return *image.size, image.mode, pixels
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"cannot read the image {file} (no picture that Pillow knows); replace or remove it") from error
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {file} ({_reason(error)}); replace or remove it") from error
 

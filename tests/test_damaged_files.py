@@ -249,3 +249,13 @@ def test_a_graph_that_the_manifest_vouches_for(
         with pytest.raises(EdgeddError, match=name):
             verify(tmp_path / "bundle")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_picture_that_asks_for_a_gigabyte(wholes: dict[str, Path], tmp_path: Path) -> None:
+    """Python sets aside what an open file is asked for, before it is seen how much there is."""
+    shutil.copytree(wholes["images"], tmp_path / "images")
+    path = tmp_path / "images" / "class 0" / "0.png"
+    content = path.read_bytes()
+    place = content.index(b"IDAT") - 4
+    path.write_bytes(content[:place] + (2**30).to_bytes(4, "big") + content[place + 4 :])
+    read("images", tmp_path / "images")
