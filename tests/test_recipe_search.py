@@ -22,10 +22,17 @@ EMPTY = Validation(np.zeros((0, 1, 8, 8), np.uint8), np.zeros(0, np.int64))
 
 
 def test_sharpened_labels_are_the_powers_by_hand() -> None:
-    tensors = {**golden().tensors, "labels": np.array([[51, 204], [255, 0]], np.uint8)}
+    tensors = {**golden().tensors, "labels": np.array([[51, 204], [255, 0], [254, 1]], np.uint8)}
     result = sharpened(replace(golden(), tensors=tensors), 0.5)
     # 0.2^2 : 0.8^2 = 1 : 16, so 15 and 240 of 255
-    assert result.tensors["labels"].tolist() == [[15, 240], [255, 0]]
+    assert result.tensors["labels"].tolist() == [[15, 240], [255, 0], [255, 0]]
+
+
+def test_sharpened_labels_keep_their_levels() -> None:
+    tensors = {**golden().tensors, "labels": np.array([[51, 204], [102, 153]], np.uint8)}
+    result = sharpened(replace(golden(), tensors=tensors), 0.5)
+    # 1 : 16 and 4 : 9 of five levels
+    assert result.tensors["labels"].tolist() == [[0, 255], [102, 153]]
 
 
 def test_temperature_one_changes_nothing() -> None:

@@ -22,7 +22,7 @@ from edgedd.distillation.for_target import for_target
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.gains import Gains
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
-from edgedd.distillation.methods import Method, method_named
+from edgedd.distillation.method_options import chooses_augmentation, method_of
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.teacher import Teacher
@@ -38,7 +38,7 @@ COMPILE_ABOVE_FLOPS = 4e12
 VALIDATION_IMAGES = 5000
 WIDTH = 64
 NARROW = run_length.NARROW
-SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.05  # of the minutes
+AUGMENTATION_BY, SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.3, 0.2, 0.05, 0.05  # of the minutes
 log = logging.getLogger("edgedd")
 
 
@@ -71,7 +71,7 @@ class Distillation:
         self.begun = time.monotonic()
         self.options = options
         self.on_step = on_step if ranks.speaks() else None
-        self.method = _method(options)
+        self.method = method_of(options)
         if options.labels == "auto":
             self.options = replace(options, labels=getattr(self.method, "labels", "auto"))
         self.classes, self.fingerprint = data.classes, data.fingerprint
@@ -142,7 +142,7 @@ class Distillation:
         if loop.start is not None:
             start = self._stored(loop.start, 0, found.recipe)
             search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
-            search.on_trial = self._reporter("choice")
+            search.on_trial, search.deadline = self._reporter("choice"), self._after(1)
             found = auto.better(found, start, search)
         return found
 
@@ -161,7 +161,7 @@ class Distillation:
             count = self.storage.ipc * self.real.num_classes
             synthetic = TrainableSet.blank(form, count, self.real.num_classes, device)
             augmentation = Augmentation(**saved["augmentation"])
-        if _chooses_augmentation(self.method):
+        if chooses_augmentation(self.method):
             self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
         generator = np.random.default_rng([self.options.seed, 2])
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
@@ -189,7 +189,8 @@ class Distillation:
         """Validation accuracy of the set as it would be stored now, of one student, the same each time."""
         recipe = Recipe(augmentation=getattr(self.method, "augmentation", None) or Augmentation())
         search = recipe_search.Search(self.validation, self.trainer, [self.options.seed, 6], 1)
-        return search.score(self._stored(loop.synthetic, loop.iteration, recipe))
+        score: float = self.ranks.agreed(search.score(self._stored(loop.synthetic, loop.iteration, recipe)))
+        return score
 
     def _rows(self, teacher: Teacher, chooser: np.random.Generator) -> np.ndarray:
         """Real images that the set starts from, in class-major order: the method's choice, or random ones."""
@@ -225,18 +226,17 @@ class Distillation:
 
     def _augmentation(self, synthetic: TrainableSet) -> Augmentation:
         """For the networks that distil: what suits the start of the set on the validation split."""
-        if not _chooses_augmentation(self.method):
+        if not chooses_augmentation(self.method):
             return Augmentation()
         start = self._stored(synthetic, 0, Recipe())
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
+        common["deadline"] = self._after(AUGMENTATION_BY)
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
         common |= {"learned": learned, "wide": self.auto}
-        if self.options.minutes is not None:
-            left = 1 - CHOICE_SHARE * self.auto
-            common["deadline"] = self.begun + 60 * self.options.minutes * left
+        common["deadline"] = self._after(1 - CHOICE_SHARE * self.auto)
         return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
@@ -245,6 +245,10 @@ class Distillation:
                 self.on_step(Progress(stage, step, total, None))
 
         return on_trial
+
+    def _after(self, share: float) -> float | None:
+        """When this share of the minutes is over, where minutes are given."""
+        return None if self.options.minutes is None else self.begun + 60 * self.options.minutes * share
 
     def _reserved_seconds(self) -> float:
         """Of the minutes asked for: what the searches after distilling may take, and checks for gains on the way."""
@@ -270,30 +274,3 @@ class Distillation:
             "edgedd": edgedd.__version__,
             "command": self.options.command[:300],
         }
-
-
-def _method(options: Options) -> Method:
-    """The method, with the networks' width and the kind of labels asked for."""
-    method = options.method
-    if isinstance(method, str):
-        settings = dict(options.settings or {})
-        if hasattr(method_named(method), "width") and options.width is not None:
-            settings.setdefault("width", str(options.width))
-        if options.contrastive is not None:
-            settings.setdefault("contrastive", str(options.contrastive))
-        if options.labels in ("hard", "teacher"):
-            settings["lr_labels"] = "0"
-        method = method_named(method, settings)
-    elif options.contrastive is not None:
-        raise SettingError("contrastive is for named methods: set the field of the method object instead")
-    if options.experts is not None:
-        if not hasattr(method, "experts"):
-            raise SettingError("this method reads no experts: leave --experts out, or choose mtt, datm or lss")
-        method = replace(method, experts=os.fspath(options.experts))  # type: ignore[type-var]
-    if options.labels == "learned" and not method.lr_labels:
-        raise SettingError("this method does not learn labels: choose --labels teacher, or set lr_labels above 0")
-    return method
-
-
-def _chooses_augmentation(method: Method) -> bool:
-    return getattr(method, "augmentation", Augmentation()) is None
