@@ -83,7 +83,8 @@ def curve(axes: Any, results: dict[str, Any], shown: list[str]) -> None:
     axes.set_xticks(RANKS, [str(rank) for rank in RANKS])
     axes.set_xlabel("rank r")
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title(f"{results['budget']} bytes, 4 bits a coefficient", fontsize=10)
+    seeds = len({row["seed"] for row in results["rows"]})
+    axes.set_title(f"{results['budget']} bytes, 4 bits a coefficient, n = {seeds}", fontsize=10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
 
