@@ -16,6 +16,7 @@ import json
 import math
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def by_set(synthetic: edgedd.SyntheticSet, data: edgedd.LabelledImages, name: st
 
 def by_data(data: edgedd.LabelledImages, name: str, epochs: int, seed: int) -> float:
     """Test accuracy of a student trained on all training images."""
-    compute, network = Compute.choose("cpu"), student(name, data.shape, data.num_classes)
+    compute, network = replace(Compute.choose("cpu"), bfloat16=False), student(name, data.shape, data.num_classes)
     generator = np.random.default_rng(seed)
     parameters = [p.requires_grad_() for p in networks.fresh(network, generator, compute.device)]
     buffers = [torch.from_numpy(b) for b in initial_parameters(network.buffers(), generator).values()]

@@ -182,7 +182,7 @@ def _decode(files: list[Path]) -> np.ndarray:
 def open_image(file: Path, mode: str = "") -> tuple[int, int, str, Any]:
     """Width, height and mode of an image and, if a `mode` is asked for, its pixels in that mode."""
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise MissingExtra("pillow", "reading images", "decode") from error
     try:
@@ -194,7 +194,7 @@ def open_image(file: Path, mode: str = "") -> tuple[int, int, str, Any]:
                 grey = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)) if deep else image
                 pixels = np.asarray(grey.convert(mode))
             return *image.size, image.mode, pixels
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(f"cannot read the image {file} (no picture that Pillow knows); replace or remove it") from error
     except (*DAMAGE, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read the image {file} ({_reason(error)}); replace or remove it") from error
