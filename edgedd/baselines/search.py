@@ -13,7 +13,7 @@ import numpy as np
 
 import edgedd
 from edgedd.baselines.coded import Coded
-from edgedd.baselines.fitting import filled, fit
+from edgedd.baselines.fitting import filled, finer, fit
 from edgedd.baselines.levels import Levels
 from edgedd.baselines.pool import SELECTIONS, Pool
 from edgedd.baselines.real_set import RealSet
@@ -145,7 +145,9 @@ class BaselineSearch:
         return [each for each in made if each is not None]
 
     def _within(self, made: RealSet, wanted: Wanted) -> RealSet:
-        """Labels of the found temperature may take more bytes: fewer images then."""
+        """Labels of the found temperature mostly take fewer bytes: better quality then, or else fewer images."""
+        if len(made.to_bytes()) <= wanted.budget_bytes:
+            return finer(self.pool, made, wanted.budget_bytes)
         rows = self.pool.rows(made.selection, made.ipc)
         while len(made.to_bytes()) > wanted.budget_bytes and made.ipc > 1:
             kept = np.arange(len(rows)) % made.ipc < made.ipc - 1
