@@ -19,6 +19,7 @@ from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.methods import method_named
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.selection import herd
+from edgedd.distillation.teacher import HARD_LOGIT
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Batch, Trainer
 from edgedd.labelled_images import LabelledImages
@@ -114,14 +115,20 @@ class Task:
 
 
 def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
-    """Synthetic images, which start from random real ones with the guide's labels."""
+    """Synthetic images, which start from random real ones.
+
+    A method that learns labels starts from the guide's. Others keep hard ones, as the papers do: a step's own network
+    tells nothing of the other steps' classes, and its soft labels made a student worse at telling all of them apart.
+    """
     settings = {} if keeping.width is None else {"width": str(keeping.width)}
     method = method_named(keeping.method, settings)
     if getattr(method, "augmentation", Augmentation()) is None:
         method = replace(method, augmentation=keeping.recipe.augmentation)  # type: ignore[type-var]
     images = task.real.normalised(task.at_random(keeping.ipc(keeping.form, task.names)))
-    trainer, parameters = task.guide
-    logits = torch.log_softmax(trainer.logits(parameters, images) / TEMPERATURE, dim=1).cpu().numpy()
+    logits = HARD_LOGIT * np.repeat(np.eye(task.data.num_classes), len(images) // task.data.num_classes, axis=0)
+    if method.lr_labels:
+        trainer, parameters = task.guide
+        logits = torch.log_softmax(trainer.logits(parameters, images) / TEMPERATURE, dim=1).cpu().numpy()
     synthetic = TrainableSet.start(keeping.form, images.cpu().numpy(), logits, task.compute.device)
     Loop(synthetic, method, task.real, task.compute, task.generator(2)).run(Length(keeping.iterations), None, None)
     return task.made(keeping.form, synthetic.numpy_factors(), synthetic.numpy_labels(), keeping.recipe)
