@@ -9,9 +9,10 @@ seeds. Each finished run is a row of benchmarks/results/continual_NAME.json, and
 missing; with --minutes no run is begun after as many.
 
 What was chosen, for the distilled memory alone, in single runs on a tenth of the training images with classes in the
-order of seed 100: DM over FRePo (Fashion-MNIST) and hard labels over a network's (CIFAR-10), the latter after one row of
+order of seed 100: DM over FRePo (Fashion-MNIST) and hard labels over a network's (CIFAR-10), the latter after a row of
 Fashion-MNIST (seed 0) had been read on the test images. Nothing was tuned for the real images: there stronger
-augmentation gave herding in 4 bits 72.9 % instead of 71.0 on Fashion-MNIST, which this recipe does not use.
+augmentation gave herding in 4 bits 72.9 % instead of 71.0 on Fashion-MNIST, which this recipe does not use. Memories
+hold equally many images a class, so that real ones leave up to an image a class of their bytes unused.
 """
 
 import argparse
