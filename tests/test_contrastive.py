@@ -2,17 +2,21 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from test_distill_contract import CPU, SHAPE, SMALL, loop
+from tiny_data import tiny_images
 
+import edgedd
 from edgedd.distillation import networks, siamese
 from edgedd.distillation.contrastive import Kind, nt_xent, sup_con
 from edgedd.distillation.loop import Loop
 from edgedd.distillation.methods import method_named
 from edgedd.distillation.trajectory_matching import MTT
+from edgedd.errors import SettingError
 from edgedd.parameterization import LowRank
 
 TEMPERATURE = 0.3
@@ -121,3 +125,17 @@ def test_each_term_can_be_had_alone() -> None:
     one, both = MTT.two_views, replace(MTT, contrastive=0.1)
     assert not one and both.two_views and both.inner_weight == both.direct_weight == 0.1
     assert replace(both, contrastive_inner=0.0).inner_weight == 0
+
+
+def test_one_option_sets_the_weight_of_any_method_that_has_the_term() -> None:
+    data = tiny_images(count=20, shape=SHAPE, num_classes=2)
+    common: dict[str, Any] = {"ipc": 1, "rank": 3, "iterations": 1, "recipe": edgedd.Recipe(steps=1), "labels": "hard"}
+    with_term, without = (
+        edgedd.distill(data, method="dm", settings=SMALL["dm"], contrastive=weight, **common).to_bytes()
+        for weight in (50.0, None)
+    )
+    assert with_term != without
+    with pytest.raises(SettingError, match="method frepo has no setting 'contrastive', wanted one of"):
+        edgedd.distill(data, method="frepo", contrastive=0.1, **common)
+    with pytest.raises(SettingError, match="set the field of the method object"):
+        edgedd.distill(data, method=MTT, contrastive=0.1, **common)
