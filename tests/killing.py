@@ -31,10 +31,8 @@ class Case(NamedTuple):
     check: Callable[[Path], object] = lambda folder: None
 
 
-def cases() -> dict[str, Case]:
+def cases(scratch: Path) -> dict[str, Case]:
     """The commands, with data and bundles that children share."""
-    import tempfile
-
     import numpy as np
     import torch
     from tiny_data import tiny_images
@@ -55,7 +53,7 @@ def cases() -> dict[str, Case]:
     data = tiny_images(60, (1, 8, 8), 3)
     assert data.fingerprint and np.isfinite(data.mean).all()
     synthetic = random_set(LowRank((1, 8, 8), 4, 1, 8), 3, 4, seed=0)
-    scratch = Path(tempfile.mkdtemp(prefix="edgedd-kill."))
+    scratch.mkdir(parents=True)
     export(synthetic, scratch / "bundle", student="convnet1-w4")
     options = {"method": "dm", "ipc": 4, "rank": 3, "labels": "hard", "iterations": RECIPE_STEPS, "width": 4}
     options |= {"recipe": Recipe(steps=5), "settings": {"batch_real": "8"}, "resume": True}
@@ -182,7 +180,7 @@ def differences(folder: Path, wanted: dict[str, bytes]) -> list[str]:
 
 def main() -> None:
     folder, kills, seed, *names = sys.argv[1:]
-    known = cases()
+    known = cases(Path(folder) / "scratch")
     for name in names:
         print(
             json.dumps({"command": name, **killed(known[name], Path(folder) / name, int(kills), int(seed))}), flush=True
