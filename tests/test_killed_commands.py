@@ -23,8 +23,13 @@ def killed(folder: Path, kills: int, seed: int, *commands: str) -> list[dict[str
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_killed_at_three_moments(tmp_path: Path) -> None:
-    assert [report["killed"] for report in killed(tmp_path, 3, 0, *COMMANDS)] == [3] * len(COMMANDS)
+def test_killed_at_two_moments(tmp_path: Path) -> None:
+    assert [report["killed"] for report in killed(tmp_path, 2, 0, "distil")] == [2]
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments(tmp_path: Path) -> None:
+    assert [report["killed"] for report in killed(tmp_path, 10, 0, *COMMANDS)] == [10] * len(COMMANDS)
 
 
 @pytest.mark.slow

@@ -34,6 +34,13 @@ def cut_at(iteration: int) -> Any:
     return on_step
 
 
+@pytest.fixture(autouse=True)
+def short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
+    monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
+    monkeypatch.setattr(teacher, "EPOCHS", 0)
+
+
 @pytest.fixture
 def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
@@ -41,10 +48,7 @@ def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("always_due")
 @pytest.mark.parametrize("method", ["auto", "frepo", "dm"])
-def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
-    monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
-    monkeypatch.setattr(teacher, "EPOCHS", 0)
+def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str) -> None:
     options = OPTIONS | {"method": method}
     if method == "auto":
         options = {k: v for k, v in options.items() if k not in {"ipc", "rank", "labels"}} | {"bytes": 800}
