@@ -19,12 +19,12 @@ from edgedd.baselines.pool import SELECTIONS, Pool
 from edgedd.baselines.real_set import RealSet
 from edgedd.baselines.stores import QUALITIES, Store, stores
 from edgedd.distillation import recipe_search
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
 from edgedd.distillation.loop import Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import FINALISTS, Search, Validation
-from edgedd.distillation.run import COMPILE_ABOVE_FLOPS, NARROW, VALIDATION_IMAGES
+from edgedd.distillation.run import NARROW, VALIDATION_IMAGES
 from edgedd.distillation.teacher import Teacher
 from edgedd.distillation.training import Trainer
 from edgedd.errors import SettingError

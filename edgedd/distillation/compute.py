@@ -15,6 +15,7 @@ from edgedd.distillation.ranks import ALONE, Ranks
 from edgedd.errors import SettingError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+COMPILE_ABOVE_FLOPS = 4e12  # of a whole run: below that, compiling takes longer than it saves
 log = logging.getLogger("edgedd")
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from edgedd.distillation import networks, siamese
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
 from edgedd.distillation.expert_files import ExpertFolder, ExpertSettings
 from edgedd.distillation.flat_passes import Batch, FlatPasses
 from edgedd.distillation.real_images import RealImages
@@ -121,9 +121,10 @@ def experts(
         if value < 1:
             raise SettingError(f"{name}={value}, wanted at least 1")
     loaded = data if isinstance(data, LabelledImages) else load_data(data)
-    compute = Compute.choose(device)
+    network = student(default_student(loaded.shape, width), loaded.shape, loaded.num_classes)
+    work = 6.0 * network.multiply_adds * len(loaded.train_labels) * epochs * count
+    compute = Compute.choose(device, compiled=work > COMPILE_ABOVE_FLOPS)
     real = RealImages.of(loaded.split(seed=seed)[0], compute)
-    network = student(default_student(real.shape, width), real.shape, real.num_classes)
     passes = FlatPasses(network, compute)
     settings = ExpertSettings(
         loaded.fingerprint, network.name, sum(passes.sizes), epochs, lr, 256, strategy, seed, seed, half

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from edgedd.distillation import networks, siamese
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
 from edgedd.distillation.real_images import normalise
-from edgedd.distillation.run import COMPILE_ABOVE_FLOPS
 from edgedd.distillation.siamese import Strategy
 from edgedd.parameters import initial_parameters
 from edgedd.students import Network

@@ -17,7 +17,7 @@ from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
 from edgedd.distillation.checkpoint import Checkpoint
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
 from edgedd.distillation.for_target import for_target
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.gains import Gains
@@ -34,7 +34,6 @@ from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
-COMPILE_ABOVE_FLOPS = 4e12
 VALIDATION_IMAGES = 5000
 WIDTH = 64
 NARROW = run_length.NARROW
