@@ -29,13 +29,11 @@ def accuracy() -> str:
     for path in sorted(RESULTS.glob("real_images_*.json")):
         result = json.loads(path.read_text())
         lines += [_line(result, row) for row in result["rows"]]
-        notes.append(f"`{result['command']}`")
+        notes.append(f"`{result['command']}` on {result['cores']} cores of {result['processor']}")
     student = json.loads(path.read_text())["rows"][0]["student"]
     notes_text = " and ".join(notes)
-    where = f"{result['cores']} cores of {result['processor']}"
-    return "\n".join(
-        [*lines, "", f"Student {student}, mean and sample deviation over trainings; {where}. Made by {notes_text}."]
-    )
+    about = f"Student {student}, mean and sample deviation over trainings. Made by {notes_text}."
+    return "\n".join([*lines, "", about])
 
 
 def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
