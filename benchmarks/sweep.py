@@ -36,6 +36,7 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.frepo import FRePo
 from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.recipe_search import Validation
 from edgedd.distillation.teacher import TEMPERATURE, train_teacher
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Trainer
@@ -48,7 +49,7 @@ from edgedd.students import default_student, student
 RESULTS = Path(__file__).parent / "results"
 TABLE = Path(edgedd.__file__).parent / "sweep.json"
 WIDTH, WORK, LEAST_STEPS, MOST_IPC = 32, 24_000, 30, 130
-SEEDS, STEPS, VALIDATION_IMAGES = (0, 1), 200, 5000
+SEEDS, STEPS = (0, 1), 200
 BUDGETS = {1: (3920, 7840, 31_360), 3: (7680, 30_720, 122_880)}
 RECIPES = {
     1: Recipe(steps=STEPS, augmentation=Augmentation(shift=1)),
@@ -83,9 +84,9 @@ class Bench:
     @cached_property
     def parts(self) -> tuple[LabelledImages, tuple[np.ndarray, np.ndarray]]:
         """Training images, and the validation images that rows are tested on."""
-        training, (images, labels) = self.data.split(seed=0)
-        some = np.random.default_rng([0, 3]).permutation(len(labels))[:VALIDATION_IMAGES]
-        return training, (images[some], labels[some])
+        training, held_out = self.data.split(seed=0)
+        some = Validation.drawn(held_out, 0)
+        return training, (some.images, some.labels)
 
     @cached_property
     def compute(self) -> Compute:

@@ -4,10 +4,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from edgedd.errors import SettingError, printable
+from edgedd.json_file import read_json
 from edgedd.synthetic_set import SyntheticSet
 
 NO_LICENCE = "not stated: ask whoever gave you the bundle before you pass it on"
@@ -60,20 +60,7 @@ def card(
 def read_accuracies(path: str | os.PathLike[str]) -> list[Row]:
     """Rows that `edgedd evaluate --json` printed, from a file. Raises SettingError when it is something else."""
     wanted = "wanted what `edgedd evaluate --json` prints"
-    try:
-        if not Path(path).is_file():
-            raise SettingError(f"{path} is missing or no file, {wanted}")
-        with open(path, "rb") as file:
-            content = file.read(MAX_ACCURACY_BYTES + 1)
-        if len(content) > MAX_ACCURACY_BYTES:
-            raise SettingError(f"{path} has more than {MAX_ACCURACY_BYTES} bytes, {wanted}")
-        rows = json.loads(content)
-    except OSError as error:
-        raise SettingError(f"cannot read {path}: {error.strerror}; {wanted}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, SettingError):
-            raise
-        raise SettingError(f"{path} is not JSON, {wanted}") from error
+    rows = read_json(path, MAX_ACCURACY_BYTES, wanted)
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ROWS or not all(map(_is_row, rows)):
         raise SettingError(f"{path} has no rows with student, accuracy and accuracies, {wanted}")
     return rows

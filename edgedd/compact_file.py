@@ -54,10 +54,14 @@ def serialize(
     _code(encoder, parameterization, (count, num_classes), step, tensors)
     states, words, bits = encoder.finish()
     plain = b"".join(_planes(tensors[name], spec) for name, spec in sorted(specs.items()) if spec[0] != "U8")
-    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
-    front = text.encode() + b"\0" + _COUNTS.pack(count, words.size, step) + plain
-    front = squeezer.compress(front) + squeezer.flush()
+    front = deflated(text.encode() + b"\0" + _COUNTS.pack(count, words.size, step) + plain)
     return MAGIC + front + states.astype("<u4").tobytes() + words.astype("<u2").tobytes() + bits.tobytes()
+
+
+def deflated(front: bytes) -> bytes:
+    """What begins with metadata, deflated with DICTIONARY before it."""
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
+    return squeezer.compress(front) + squeezer.flush()
 
 
 def parse(content: bytes) -> dict[str, Any]:

@@ -18,6 +18,7 @@ ROOMS = ("distillation", "exporting", "device", "baselines", "report")
 CONTRACT = (
     "errors",
     "atomic",
+    "json_file",
     "augmentation",
     "recipe",
     "quantize",

@@ -16,11 +16,11 @@ import numpy as np
 from edgedd import set_metadata
 from edgedd.baselines.levels import Shape, lossless, plain
 from edgedd.baselines.stores import Store, store_from
-from edgedd.compact_file import DICTIONARY
+from edgedd.compact_file import DICTIONARY, deflated
 from edgedd.errors import FormatError
 from edgedd.parameterization import Pixels
 from edgedd.recipe import Recipe
-from edgedd.synthetic_set import SyntheticSet
+from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 MAGIC = b"edr\x01"
 FEW_CLASSES = 20
@@ -64,8 +64,7 @@ class RealSet:
         about = {"selection": self.selection, "store": asdict(self.store), **self.provenance}
         text = set_metadata.to_text(Pixels(self.shape), self.recipe, self.classes, about)
         numbers = self.count.to_bytes(4, "little") + np.concatenate([self.mean, self.std]).astype("<f4").tobytes()
-        squeezer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, DICTIONARY)
-        front = squeezer.compress(text.encode() + b"\0" + numbers) + squeezer.flush()
+        front = deflated(text.encode() + b"\0" + numbers)
         labels = b"" if self.labels is None else lossless(np.ascontiguousarray(self.labels.T).tobytes())
         return (
             MAGIC + len(front).to_bytes(2, "little") + front + len(labels).to_bytes(4, "little") + labels + self.coded
@@ -128,10 +127,6 @@ def label_steps(num_classes: int) -> int:
 
 
 def stepped(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities (n, K) -> uint8 steps (n, K), rows sum to `label_steps(K)`, by largest remainder."""
+    """Probabilities (n, K) -> uint8 steps (n, K), rows sum to `label_steps(K)`."""
     steps = label_steps(probabilities.shape[1])
-    scaled = probabilities / probabilities.sum(1, keepdims=True) * steps
-    codes = np.floor(scaled)
-    missing = np.rint(steps - codes.sum(1)).astype(int)
-    rank = np.argsort(np.argsort(codes - scaled, axis=1, kind="stable"), axis=1, kind="stable")
-    return np.asarray(codes + (rank < missing[:, None]), np.uint8)
+    return quantize_labels(probabilities, steps) // (255 // steps)

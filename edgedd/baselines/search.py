@@ -24,7 +24,7 @@ from edgedd.distillation.loop import Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import FINALISTS, Search, Validation
-from edgedd.distillation.run import NARROW, VALIDATION_IMAGES
+from edgedd.distillation.run_length import NARROW
 from edgedd.distillation.teacher import Teacher
 from edgedd.distillation.training import Trainer
 from edgedd.errors import SettingError
@@ -68,8 +68,7 @@ class BaselineSearch:
     def __init__(self, data: LabelledImages, seed: int = 0, on_step: OnStep | None = None) -> None:
         self.data, self.seed, self.on_step = data, seed, on_step
         self.training, held_out = data.split(seed=seed)
-        some = np.random.default_rng([seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
-        self.validation = Validation(held_out[0][some], held_out[1][some])
+        self.validation = Validation.drawn(held_out, seed)
         narrow = student(default_student(data.shape, NARROW), data.shape, data.num_classes)
         trials = sum(_trials(settings, data.shape) for settings in stores(data.shape).values())
         work = 6.0 * 128 * narrow.multiply_adds * recipe_search.TRIAL_STEPS * trials

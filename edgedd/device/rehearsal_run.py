@@ -13,6 +13,7 @@ from edgedd.device.decoding import decoded
 from edgedd.device.reservoir import Reservoir
 from edgedd.device.student import Student
 from edgedd.errors import SettingError
+from edgedd.recipe import Recipe
 from edgedd.stratified import held_out
 
 HELD_OUT, MOST_HELD_ROWS = 0.2, 500
@@ -67,7 +68,7 @@ class Settings:
 
     def learning_rate(self, step: int) -> float:
         """Of step `step`, counted from 0."""
-        return self.lr * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return Recipe(student_lr=self.lr, steps=self.steps).learning_rate(step)
 
     @classmethod
     def names(cls) -> list[str]:

@@ -21,7 +21,7 @@ from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.selection import herd
 from edgedd.distillation.teacher import HARD_LOGIT
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.distillation.training import Batch, Trainer
+from edgedd.distillation.training import Trainer
 from edgedd.labelled_images import LabelledImages
 from edgedd.parameterization import Parameterization, Pixels
 from edgedd.recipe import Recipe
@@ -78,12 +78,7 @@ class Task:
         """A trained ConvNet, for features and for the labels that synthetic images start from."""
         shape, num_classes, generator = self.data.shape, self.data.num_classes, self.generator(0)
         trainer = Trainer(student(default_student(shape, GUIDE_WIDTH), shape, num_classes), self.compute)
-
-        def sample(count: int) -> Batch:
-            images, labels = self.real.sample(count, generator)
-            return images, torch.nn.functional.one_hot(labels, num_classes).float()
-
-        return trainer, trainer.fit(sample, GUIDE, generator)
+        return trainer, trainer.fit(self.real.sampler(generator), GUIDE, generator)
 
     @cached_property
     def features(self) -> np.ndarray:
@@ -98,8 +93,7 @@ class Task:
 
     def at_random(self, ipc: int) -> np.ndarray:
         """Rows (K ipc,) in class-major order."""
-        generator = self.generator(1)
-        return np.concatenate([self.real.sample_class(c, ipc, generator) for c in range(self.data.num_classes)])
+        return self.real.rows_at_random(ipc, self.generator(1))
 
     def stored(self, form: Parameterization, rows: np.ndarray, recipe: Recipe) -> SyntheticSet:
         """The training images `rows` (n,), in class-major order, with hard labels."""

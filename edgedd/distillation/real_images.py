@@ -1,5 +1,6 @@
 """The real training images on the compute device: uint8 in memory, normalised a batch at a time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,19 @@ class RealImages:
         """`count` random images (b, C, H, W) and their labels (b,)."""
         rows = generator.integers(0, len(self.labels), count)
         return self.normalised(rows), self.labels[torch.from_numpy(rows).to(self.labels.device)]
+
+    def sampler(self, generator: np.random.Generator) -> Callable[[int], tuple[torch.Tensor, torch.Tensor]]:
+        """What a network is trained on: of each number, so many random images (b, C, H, W) and hard labels (b, K)."""
+
+        def sample(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+            images, labels = self.sample(count, generator)
+            return images, torch.nn.functional.one_hot(labels, self.num_classes).float()
+
+        return sample
+
+    def rows_at_random(self, ipc: int, generator: np.random.Generator) -> np.ndarray:
+        """Row numbers (K ipc,) in class-major order."""
+        return np.concatenate([self.sample_class(c, ipc, generator) for c in range(self.num_classes)])
 
     def sample_class(self, label: int, count: int, generator: np.random.Generator) -> np.ndarray:
         """`count` different row numbers of one class, or all of them, with repetition only where it is smaller."""

@@ -15,6 +15,7 @@ from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 OnTrial = Callable[[int, int], None]
 TRIAL_STEPS = 250
+VALIDATION_IMAGES = 5000
 FINALISTS = 2
 RATES = (0.4, 2.5)  # times the recipe's own
 LONGER = 2.5
@@ -28,6 +29,13 @@ class Validation:
 
     images: np.ndarray
     labels: np.ndarray
+
+    @classmethod
+    def drawn(cls, held_out: tuple[np.ndarray, np.ndarray], seed: int) -> "Validation":
+        """At most VALIDATION_IMAGES of the images and labels that a split held out."""
+        images, labels = held_out
+        some = np.random.default_rng([seed, 3]).permutation(len(labels))[:VALIDATION_IMAGES]
+        return cls(images[some], labels[some])
 
 
 def augmentations(height: int, width: int) -> tuple[Augmentation, ...]:

@@ -34,9 +34,7 @@ from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
-VALIDATION_IMAGES = 5000
 WIDTH = 64
-NARROW = run_length.NARROW
 AUGMENTATION_BY, SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.3, 0.2, 0.05, 0.05  # of the minutes
 log = logging.getLogger("edgedd")
 
@@ -95,14 +93,13 @@ class Distillation:
         )
         split_seed = getattr(self.method, "split_seed", lambda fingerprint, seed: seed)
         self.training, held_out = data.split(seed=split_seed(data.fingerprint, options.seed))
-        some = np.random.default_rng([options.seed, 3]).permutation(len(held_out[1]))[:VALIDATION_IMAGES]
-        self.validation = recipe_search.Validation(held_out[0][some], held_out[1][some])
+        self.validation = recipe_search.Validation.drawn(held_out, options.seed)
         self.ranks = ranks.join(options.device, data.num_classes)
         work = run_length.work(self.method, self._width, options, self.storage, self.classes)
         compute = Compute.choose(options.device, compiled=work > COMPILE_ABOVE_FLOPS)
         self.compute = replace(compute, ranks=self.ranks)
         self.real = RealImages.of(self.training, self.compute)
-        narrow = student(default_student(data.shape, min(self._width, NARROW)), data.shape, data.num_classes)
+        narrow = student(default_student(data.shape, min(self._width, run_length.NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
         self._gains = Gains(self._score)
 
@@ -199,7 +196,7 @@ class Distillation:
             return rows
         if self.auto:
             return auto.START.choose(self.real, ipc, teacher, chooser)
-        return np.concatenate([self.real.sample_class(c, ipc, chooser) for c in range(self.real.num_classes)])
+        return self.real.rows_at_random(ipc, chooser)
 
     @property
     def _width(self) -> int:

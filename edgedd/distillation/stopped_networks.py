@@ -9,7 +9,7 @@ from edgedd.distillation import networks
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.matching import Passes
 from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.training import Batch, Trainer
+from edgedd.distillation.training import Trainer
 from edgedd.recipe import Recipe
 from edgedd.students import Network
 
@@ -39,12 +39,7 @@ class StoppedNetworks:
         """The published momentum, decay and batch without augmentation; five times its rate, as epochs are few."""
         steps = max(1, self.epochs * len(real.labels) // 256)
         recipe = Recipe(student_lr=0.05, momentum=0.9, weight_decay=5e-4, steps=steps, batch_size=256)
-
-        def sample(count: int) -> Batch:
-            images, labels = real.sample(count, generator)
-            return images, torch.nn.functional.one_hot(labels, real.num_classes).float()
-
-        return trainer.fit(sample, recipe, generator)
+        return trainer.fit(real.sampler(generator), recipe, generator)
 
     def state_dict(self) -> dict[str, Any]:
         """The networks, which no longer change."""

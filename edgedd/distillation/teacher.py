@@ -11,7 +11,7 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.training import Batch, Trainer
+from edgedd.distillation.training import Trainer
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
@@ -68,12 +68,8 @@ def train_teacher(
     steps = int(np.clip(EPOCHS * len(real.labels) / 128, LEAST_STEPS, MOST_STEPS))
     recipe = Recipe(student_lr=0.05, steps=steps, augmentation=Augmentation(shift=max(1, min(real.shape[1:]) // 16)))
 
-    def sample(count: int) -> Batch:
-        images, labels = real.sample(count, generator)
-        return images, torch.nn.functional.one_hot(labels, real.num_classes).float()
-
     def report(step: int) -> None:
         if on_step:
             on_step(Progress("teacher", step + 1, steps, None))
 
-    return trainer.fit(sample, recipe, generator, report)
+    return trainer.fit(real.sampler(generator), recipe, generator, report)

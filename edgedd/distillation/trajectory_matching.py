@@ -133,7 +133,7 @@ class TrajectoryMatching:
     def choose(self, real: RealImages, ipc: int, teacher: Labeller, generator: np.random.Generator) -> np.ndarray:
         """Rows of the real images that the set starts from, in class-major order."""
         if self.start == "random":
-            return np.concatenate([real.sample_class(c, ipc, generator) for c in range(real.num_classes)])
+            return real.rows_at_random(ipc, generator)
         rows = right_ones(real, ipc, teacher, generator)
         return sorted_alike(real, rows) if self.start == "clustered" else rows
 

@@ -1,13 +1,12 @@
 """Results that a report is given: what `edgedd evaluate --json` and `edgedd try --json` printed."""
 
-import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from edgedd.errors import SettingError
+from edgedd.json_file import read_json
 
 MAX_BYTES, MAX_ROWS = 2**20, 500
 WANTED = "wanted what `edgedd evaluate --json` or `edgedd try --json` printed"
@@ -22,20 +21,7 @@ def read_results(path: str | os.PathLike[str]) -> list[Row]:
     `of_set` tells rows of the set from those of baselines, `short` is a name for pictures. Raises SettingError for
     something else.
     """
-    try:
-        if not Path(path).is_file():
-            raise SettingError(f"{path} is missing or no file, {WANTED}")
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise SettingError(f"{path} has more than {MAX_BYTES} bytes, {WANTED}")
-        values = json.loads(content)
-    except OSError as error:
-        raise SettingError(f"cannot read {path}: {error.strerror}; {WANTED}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, SettingError):
-            raise
-        raise SettingError(f"{path} is not JSON, {WANTED}") from error
+    values = read_json(path, MAX_BYTES, WANTED)
     rows = values.get("rows") if isinstance(values, dict) else values
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_ROWS:
         raise SettingError(f"{path} has no list of rows, {WANTED}")
