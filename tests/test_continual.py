@@ -9,6 +9,7 @@ from conftest import Command
 
 import edgedd
 from edgedd.continual import Continual, evaluate_continual, shown, summary
+from edgedd.dct import DCT
 from edgedd.distillation import memories
 from edgedd.distillation.memories import MEMORIES, Keeping, Task
 from edgedd.errors import SettingError
@@ -51,11 +52,22 @@ def test_a_memory_is_made_of_its_own_step_within_its_bytes(kind: str, monkeypatc
     assert all(KEEPING.bytes - 200 < each.nbytes <= KEEPING.bytes for each in sets)
     images, truth = joined.images(slice(None)), np.arange(joined.count) // joined.ipc
     assert (joined.soft_labels(slice(None)).argmax(1) == truth).mean() > 0.9
-    if kind.startswith(("herding", "random, uint8", "random, 4")):  # images of that class of the data, but for rounding
+    if "distilled" not in kind:  # images of that class of the data, but for rounding
         for row in (0, joined.count - 1):
             real = tasks[truth[row] // 2].real
             own = real.normalised(real.classwise[truth[row] % 2]).numpy()
             assert np.abs(own - images[row]).max(axis=(1, 2, 3)).min() < 0.2
+
+
+@pytest.mark.parametrize("kind", ["distilled", "herding, as distilled"])
+def test_frequencies_of_a_step_fill_its_bytes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memories, "GUIDE", edgedd.Recipe(student_lr=0.05, steps=10, batch_size=64))
+    keeping = Keeping(DCT((1, 8, 8), 6), 900, RECIPE, iterations=3, width=8)
+    parts = shown(edgedd.load_data("digits"), 5, seed=0)[:2]
+    mean, std = parts[0].mean, parts[0].std
+    sets = [MEMORIES[kind](Task(p, mean, std, names=p.classes, seed=0), keeping) for p in parts]
+    assert all(each.compact and 0.9 * keeping.bytes < each.nbytes <= keeping.bytes for each in sets)
+    assert edgedd.join(sets).count == 2 * sets[0].count == 4 * keeping.ipc(keeping.form, parts[0].classes)
 
 
 def test_a_run_remembers_better_than_chance_and_one_seed_gives_one_row() -> None:

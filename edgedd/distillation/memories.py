@@ -13,12 +13,12 @@ import torch
 
 from edgedd import planner
 from edgedd.augmentation import Augmentation
-from edgedd.distillation import networks
+from edgedd.distillation import compact_budget, networks
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.methods import method_named
 from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.selection import herd
+from edgedd.distillation.selection import herd, nearest_to_centres
 from edgedd.distillation.teacher import HARD_LOGIT
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Trainer
@@ -95,21 +95,43 @@ class Task:
         """Rows (K ipc,) in class-major order."""
         return self.real.rows_at_random(ipc, self.generator(1))
 
-    def stored(self, form: Parameterization, rows: np.ndarray, recipe: Recipe) -> SyntheticSet:
-        """The training images `rows` (n,), in class-major order, with hard labels."""
-        labels = np.eye(self.data.num_classes)[self.data.train_labels[rows]]
-        return self.made(form, form.encode(self.real.normalised(rows).cpu().numpy()), labels, recipe)
+    def herded(self, ipc: int) -> np.ndarray:
+        """Rows in class-major order, as many a class as there are up to ipc, by herding on the guide's features."""
+        return np.concatenate([r[herd(self.features[r], min(ipc, len(r)))] for r in self.real.classwise])
 
-    def made(
-        self, form: Parameterization, factors: dict[str, np.ndarray], labels: np.ndarray, recipe: Recipe
-    ) -> SyntheticSet:
+    def nearest_to_centres(self, ipc: int) -> np.ndarray:
+        """Rows (K ipc,) in class-major order, the nearest to the centres of k-means on the guide's features."""
+        if min(map(len, self.real.classwise)) < ipc:
+            return self.at_random(ipc)
+        chosen = [r[nearest_to_centres(self.features[r], ipc, self.generator(3))] for r in self.real.classwise]
+        return np.concatenate(chosen)
+
+    def started(self, keeping: Keeping, rows: np.ndarray, *, guessed: bool = False) -> TrainableSet:
+        """The training images `rows` (n,), in class-major order, in the form and the bytes.
+
+        Labels are hard ones, or `guessed` by the guide.
+        """
+        images = self.real.normalised(rows)
+        logits: np.ndarray = HARD_LOGIT * np.eye(self.data.num_classes)[self.data.train_labels[rows]]
+        if guessed:
+            trainer, parameters = self.guide
+            logits = torch.log_softmax(trainer.logits(parameters, images) / TEMPERATURE, dim=1).cpu().numpy()
+        synthetic = TrainableSet.start(keeping.form, images.cpu().numpy(), logits, self.compute.device)
+        if planner.stores_compact(keeping.form):
+            compact_budget.fit_step(synthetic, lambda: self.stored(synthetic, keeping.recipe).nbytes, keeping.bytes)
+        return synthetic
+
+    def stored(self, synthetic: TrainableSet, recipe: Recipe) -> SyntheticSet:
         """A set of these classes."""
+        form, scales = synthetic.parameterization, synthetic.numpy_scales()
+        factors, labels = synthetic.numpy_factors(), synthetic.numpy_labels()
         kept: dict[str, Any] = {"mean": self.mean, "std": self.std, "classes": self.data.classes, "provenance": {}}
-        return SyntheticSet.from_factors(form, factors=factors, labels=labels, recipe=recipe, **kept)
+        made = SyntheticSet.from_factors(form, factors=factors, labels=labels, recipe=recipe, scales=scales, **kept)
+        return made.packed(planner.stores_compact(form))
 
 
 def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
-    """Synthetic images, which start from random real ones.
+    """Synthetic images, which start from real ones near the centres of k-means.
 
     A method that learns labels starts from the guide's. Others keep hard ones, as the papers do: a step's own network
     tells nothing of the other steps' classes, and its soft labels made a student worse at telling all of them apart.
@@ -118,34 +140,44 @@ def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
     method = method_named(keeping.method, settings)
     if getattr(method, "augmentation", Augmentation()) is None:
         method = replace(method, augmentation=keeping.recipe.augmentation)  # type: ignore[type-var]
-    images = task.real.normalised(task.at_random(keeping.ipc(keeping.form, task.names)))
-    logits = HARD_LOGIT * np.repeat(np.eye(task.data.num_classes), len(images) // task.data.num_classes, axis=0)
-    if method.lr_labels:
-        trainer, parameters = task.guide
-        logits = torch.log_softmax(trainer.logits(parameters, images) / TEMPERATURE, dim=1).cpu().numpy()
-    synthetic = TrainableSet.start(keeping.form, images.cpu().numpy(), logits, task.compute.device)
-    Loop(synthetic, method, task.real, task.compute, task.generator(2)).run(Length(keeping.iterations), None, None)
-    return task.made(keeping.form, synthetic.numpy_factors(), synthetic.numpy_labels(), keeping.recipe)
+    rows = task.nearest_to_centres(keeping.ipc(keeping.form, task.names))
+    synthetic = task.started(keeping, rows, guessed=bool(method.lr_labels))
+    loop = Loop(synthetic, method, task.real, task.compute, task.generator(2))
+
+    def size() -> int:
+        return task.stored(synthetic, keeping.recipe).nbytes
+
+    if synthetic.step is not None:
+        loop.rate = compact_budget.steering(synthetic, size, keeping.bytes)
+    loop.run(Length(keeping.iterations), None, None)
+    if synthetic.step is not None:
+        compact_budget.widen(synthetic, size, keeping.bytes)
+    return task.stored(synthetic, keeping.recipe)
 
 
-def herding(task: Task, keeping: Keeping, bits: int) -> SyntheticSet:
-    """Real images by herding (Welling 2009) on the guide's features, as pixels in `bits`."""
-    form = Pixels(task.data.shape, bits)
-    ipc = keeping.ipc(form, task.names)
-    rows = [r[herd(task.features[r], min(ipc, len(r)))] for r in task.real.classwise]
-    return task.stored(form, np.concatenate(rows), keeping.recipe)
+def herding(task: Task, keeping: Keeping, bits: int | None) -> SyntheticSet:
+    """Real images by herding (Welling 2009) on the guide's features; see `kept`."""
+    return kept(task, keeping, bits, task.herded)
 
 
 def random(task: Task, keeping: Keeping, bits: int | None) -> SyntheticSet:
-    """Real images at random, as pixels in `bits`, or None: in the form of the synthetic images."""
-    form = keeping.form if bits is None else Pixels(task.data.shape, bits)
-    return task.stored(form, task.at_random(keeping.ipc(form, task.names)), keeping.recipe)
+    """Real images at random; see `kept`."""
+    return kept(task, keeping, bits, task.at_random)
+
+
+def kept(task: Task, keeping: Keeping, bits: int | None, choose: Callable[[int], np.ndarray]) -> SyntheticSet:
+    """Real images that `choose` chose, as pixels in `bits`, or None: in the form of the synthetic images."""
+    if bits is not None:
+        keeping = replace(keeping, form=Pixels(task.data.shape, bits))
+    rows = choose(keeping.ipc(keeping.form, task.names))
+    return task.stored(task.started(keeping, rows), keeping.recipe)
 
 
 MEMORIES: dict[str, Callable[[Task, Keeping], SyntheticSet]] = {
     "distilled": distilled,
     "herding, uint8": lambda task, keeping: herding(task, keeping, 8),
     "herding, 4 bits": lambda task, keeping: herding(task, keeping, 4),
+    "herding, as distilled": lambda task, keeping: herding(task, keeping, None),
     "random, uint8": lambda task, keeping: random(task, keeping, 8),
     "random, 4 bits": lambda task, keeping: random(task, keeping, 4),
     "random, as distilled": lambda task, keeping: random(task, keeping, None),
