@@ -1,10 +1,9 @@
 """The table of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from stored import read_all
+
 KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
 
 
@@ -15,8 +14,7 @@ def accuracy_per_byte() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     commands = []
-    for path in sorted(RESULTS.glob("accuracy_per_byte_*.json")):
-        result = json.loads(path.read_text())
+    for result in read_all("accuracy_per_byte_"):
         for row in sorted(result["rows"], key=_place):
             lines.append(_line(result["data"]["name"], row))
             commands.append(f"`{row['command']}`")

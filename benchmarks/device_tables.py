@@ -1,20 +1,13 @@
 """README's tables of the device runtime, from device_step.json, device_memory.json and one_epoch.json."""
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-
-
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
+from stored import read
 
 
 def speed() -> str:
     """A line a network: milliseconds, and how many times longer the others take."""
-    result = _read("device_step")
+    result = read("device_step")
     names = ("network, batch", "edgedd", "torch eager", "torch.compile", "onnxruntime-training 1.19.2")
     lines = [f"| {' | '.join(names)} |", "|---|---|---|---|---|"]
     for row in result["speed"]:
@@ -39,7 +32,7 @@ def _times(row: dict[str, Any]) -> str:
 
 def memory() -> str:
     """A line a network: peak resident megabytes of the whole process."""
-    result = _read("device_memory")
+    result = read("device_memory")
     lines = ["| network | edgedd | edgedd, low memory | torch |", "|---|---|---|---|"]
     for row in result["rows"]:
         cells = " | ".join(f"{row[key]:.0f} MB" for key in ("default_mb", "low_mb", "torch_mb"))
@@ -54,7 +47,7 @@ def memory() -> str:
 
 def epoch() -> str:
     """A line a kind of network: test accuracy after one epoch, by the engine and by torch."""
-    result = _read("one_epoch")
+    result = read("one_epoch")
     lines = ["| network | edgedd | torch | difference |", "|---|---|---|---|"]
     for row in result["rows"]:
         means = [100 * sum(row[by]) / len(row[by]) for by in ("edgedd", "torch")]

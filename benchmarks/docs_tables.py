@@ -1,20 +1,11 @@
 """Tables that stand only in docs/: ablations, the plan against measurements, the service at work."""
 
-import json
-from pathlib import Path
-from typing import Any
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
+from stored import read
 
 
 def ablations() -> str:
     """A line a pair of methods."""
-    result = _read("ablations_cifar10")
+    result = read("ablations_cifar10")
     lines = ["| without | with | iterations | accuracy without | accuracy with | gain |", "|---|---|---|---|---|---|"]
     for row in result["summary"]:
         before, after = row["pair"].split("-")
@@ -32,7 +23,7 @@ def ablations() -> str:
 
 def plan() -> str:
     """Prediction against measurement: memory over all points, memory caps over the boards."""
-    memory, boards = _read("planner_memory"), _read("plan_check")["cap"]
+    memory, boards = read("planner_memory"), read("plan_check")["cap"]
     done = sum(row["outcome"] == "completed" for row in boards)
     refused = sum(row["over"]["outcome"] == "refused" for row in boards)
     low, high = memory["smallest_ratio"], memory["largest_ratio"]
@@ -52,7 +43,7 @@ def plan() -> str:
 
 def service() -> str:
     """The service of examples/edge_app at work."""
-    result = _read("edge_service")
+    result = read("edge_service")
     work, compared = result["work"], result["compared"]
 
     def times(row: dict[str, float]) -> str:

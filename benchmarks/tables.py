@@ -4,7 +4,6 @@ python benchmarks/tables.py [--check]
 python benchmarks/tables.py NAME    prints a table for which README has no place yet: accuracy_per_byte
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from typing import Any
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
 from docs_tables import ablations, plan, service
+from stored import read, read_all
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def accuracy() -> str:
@@ -26,11 +25,11 @@ def accuracy() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     notes = []
-    for path in sorted(RESULTS.glob("real_images_*.json")):
-        result = json.loads(path.read_text())
+    results = read_all("real_images_")
+    for result in results:
         lines += [_line(result, row) for row in result["rows"]]
         notes.append(f"`{result['command']}` on {result['cores']} cores of {result['processor']}")
-    student = json.loads(path.read_text())["rows"][0]["student"]
+    student = results[-1]["rows"][0]["student"]
     notes_text = " and ".join(notes)
     about = f"Student {student}, mean and sample deviation over trainings. Made by {notes_text}."
     return "\n".join([*lines, "", about])
@@ -49,7 +48,7 @@ def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
 
 def demo() -> str:
     """What the demo prints."""
-    result = json.loads((RESULTS / "demo.json").read_text())
+    result = read("demo")
     lines = ["| trained on | bytes | images a class | test accuracy | trainings |", "|---|---|---|---|---|"]
     for row in result["rows"]:
         accuracy = f"{100 * row['accuracy']:.1f} %"

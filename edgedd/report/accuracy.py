@@ -1,14 +1,12 @@
 """Accuracy over bytes as a picture: synthetic sets, the best of each kind of real images, published points."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgedd.atomic import refuse_unwritable, write_bytes
-from edgedd.errors import MissingExtra
+from edgedd.report.figures import figure_for, save
 
 OURS = "synthetic set"
 COLOURS = {
@@ -33,12 +31,7 @@ def draw(rows: Sequence[Row], published: Sequence[Row], path: str | os.PathLike[
 
     Raises SettingError when it cannot be written, MissingExtra without matplotlib.
     """
-    refuse_unwritable(path)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "drawing accuracies", "distill") from error
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    figure = figure_for(path, "drawing accuracies", figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     _line(axes, [row for row in rows if row["trained_on"] == OURS], OURS, color="#1f4e79", marker="o", linewidth=2.2)
     for name, colour in COLOURS.items():
@@ -60,9 +53,7 @@ def draw(rows: Sequence[Row], published: Sequence[Row], path: str | os.PathLike[
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    save(figure, path)
 
 
 def _line(axes: Any, rows: Sequence[Row], label: str, *, color: str, marker: str, linewidth: float) -> None:

@@ -1,12 +1,10 @@
 """A plan's budget as a picture: what takes how much of the board's memory and storage."""
 
-import io
 import os
 from typing import Any
 
-from edgedd.atomic import refuse_unwritable, write_bytes
-from edgedd.errors import MissingExtra
 from edgedd.plan_result import Plan
+from edgedd.report.figures import figure_for, save
 
 COLOURS = ("#5b6770", "#8d99a6", "#2f6f9f", "#4fa3d1", "#9fcbe6", "#c9a227", "#6b9e5a")
 LEFT = "#eceff1"
@@ -17,12 +15,7 @@ def draw(plan: Plan, path: str | os.PathLike[str]) -> None:
 
     Raises SettingError when it cannot be written, MissingExtra without matplotlib.
     """
-    refuse_unwritable(path)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "drawing a budget", "distill") from error
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = figure_for(path, "drawing a budget", figsize=(9, 3.6), dpi=150, layout="constrained")
     memory, storage = figure.subplots(2, 1, height_ratios=(3, 2))
     form = plan.parameterization
     figure.suptitle(
@@ -33,9 +26,7 @@ def draw(plan: Plan, path: str | os.PathLike[str]) -> None:
     )
     _bar(memory, plan.memory.parts(), plan.process_ram_bytes, 1e6, "memory (MB)")
     _bar(storage, {"set": plan.file_bytes}, plan.storage_bytes, 1e3, "storage (kB)")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    save(figure, path)
 
 
 def _bar(axes: Any, parts: dict[str, int], budget: int, unit: float, title: str) -> None:

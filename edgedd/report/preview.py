@@ -1,14 +1,11 @@
 """A picture of a synthetic set: decoded images, one row a class."""
 
-import io
 import os
-import warnings
 
 import numpy as np
 
-from edgedd.atomic import refuse_unwritable, write_bytes
-from edgedd.errors import MissingExtra
 from edgedd.parameterization import Formation
+from edgedd.report.figures import figure_for, save
 from edgedd.synthetic_set import SyntheticSet
 
 MAX_COLUMNS = 20
@@ -23,15 +20,10 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int 
         MissingExtra: matplotlib or tensorly is not installed.
         SettingError: the path cannot be written.
     """
-    refuse_unwritable(path)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "drawing a preview", "distill") from error
     columns = max(1, min(columns, synthetic.ipc, MAX_COLUMNS))
     rows = min(len(synthetic.classes), MAX_ROWS)
     width, height = NAMES_INCHES + CELL_INCHES * columns, TITLE_INCHES + CELL_INCHES * rows
-    figure = Figure(figsize=(width, height), dpi=100)
+    figure = figure_for(path, "drawing a preview", figsize=(width, height), dpi=100)
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=NAMES_INCHES / width, right=0.995, bottom=0.005, top=1 - TITLE_INCHES / height, wspace=0.06, hspace=0.06
@@ -48,11 +40,7 @@ def preview(synthetic: SyntheticSet, path: str | os.PathLike[str], columns: int 
         detail = f" {form.formation}x{form.formation}"
     title = f"{synthetic.nbytes:,} bytes: {synthetic.ipc} images a class, {form.kind}{detail}, {form.bits} bits"
     figure.text(0.5, 1 - TITLE_INCHES / height / 2, title, ha="center", va="center", fontsize=9)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    save(figure, path)
 
 
 def pixels(synthetic: SyntheticSet, rows: np.ndarray) -> np.ndarray:
