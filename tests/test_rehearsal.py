@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from edgedd.device.reservoir import LABEL_BYTES, Reservoir
 from edgedd.distillation.memories import MEMORIES, Keeping, Task
 from edgedd.errors import DataError, EdgeddError, FormatError, SettingError
 from edgedd.exporting import export
-from edgedd.joining import join
 from edgedd.labelled_images import LabelledImages
-from edgedd.parameterization import LowRank, Parameterization, SharedBasis
+from edgedd.parameterization import LowRank
 from edgedd.synthetic_set import SyntheticSet
 
 EACH = 64 + LABEL_BYTES
@@ -244,28 +242,6 @@ def test_the_command_learns_new_classes_and_predict_knows_their_names(
     ):
         refused = command(*wrong)
         assert refused.status == 2 and message in refused.err and refused.err.count("\n") == 1
-
-
-@pytest.mark.parametrize("form", [LowRank(SHAPE, 3, 2, 4), SharedBasis(SHAPE, 3, 1, 8)], ids=lambda form: form.kind)
-def test_joined_sets_have_the_images_and_labels_of_each(form: Parameterization, synthetic: SyntheticSet) -> None:
-    generator, sets = np.random.default_rng(0), []
-    for names in (("a", "b"), ("c", "d", "e"), ("f", "g")):
-        count = 12
-        labels = generator.dirichlet(np.ones(len(names)), count)
-        factors = {name: generator.normal(0, 1, shape) for name, shape in form.factor_shapes(count).items()}
-        flat = {"mean": np.full(1, 0.5), "std": np.full(1, 0.25), "recipe": synthetic.recipe, "provenance": {}}
-        sets.append(SyntheticSet.from_factors(form, factors=factors, labels=labels, classes=names, **flat))
-    sets[1] = replace(sets[1], tensors=sets[1].tensors)
-    joined = join(sets)
-    assert joined.classes == tuple("abcdefg") and joined.count == 36 and joined.parameterization.bits == 16
-    wanted = np.concatenate([each.images(slice(None)) for each in sets])
-    np.testing.assert_allclose(joined.images(slice(None)), wanted, atol=2e-2)
-    np.testing.assert_array_equal(joined.soft_labels(slice(12, 24))[:, 2:5], sets[1].soft_labels(slice(None)))
-    assert joined.soft_labels(slice(12, 24))[:, [0, 1, 5, 6]].max() == 0
-    with pytest.raises(DataError, match="class 'a' is in two"):
-        join([sets[0], sets[0]])
-    with pytest.raises(DataError, match="normalised by another"):
-        join([sets[0], replace(sets[2], tensors=dict(sets[2].tensors) | {"mean": np.float32([0.4])})])
 
 
 def digits_of(kind: str, classes: range) -> tuple[np.ndarray, np.ndarray]:
