@@ -19,6 +19,7 @@ VALIDATION_IMAGES = 5000
 FINALISTS = 2
 RATES = (0.4, 2.5)  # times the recipe's own
 LONGER = 2.5
+LONGEST = 1500  # steps: more take a device too long
 LONGER_GAIN = 0.005  # what more steps must bring: every device pays for them
 SHARPER = ((1.0, 5e-3), (0.7, 5e-4), (0.7, 5e-3), (0.5, 5e-3))  # label temperature, weight decay
 
@@ -67,6 +68,7 @@ class Search:
         trials: how many there will be in all, for progress.
         deadline: time.monotonic() by which the search ends; None: it tries everything.
         steps, seconds: of the trainings so far.
+        length: steps of a training; None: TRIAL_STEPS.
     """
 
     validation: Validation
@@ -78,10 +80,11 @@ class Search:
     deadline: float | None = None
     steps: int = 0
     seconds: float = 0.0
+    length: int | None = None
 
     def score(self, synthetic: SyntheticSet, steps: int | None = None) -> float:
-        """Accuracy of a student trained by the set's recipe, but for `steps`, by default TRIAL_STEPS."""
-        recipe = replace(synthetic.recipe, steps=steps or TRIAL_STEPS)
+        """Accuracy of a student trained by the set's recipe, but for `steps`, by default those of the search."""
+        recipe = replace(synthetic.recipe, steps=steps or self._each)
         generator = np.random.default_rng([*self.seed, self.done])
         begun = time.monotonic()
         accuracy = validate(synthetic, recipe, self.validation, self.trainer, generator)
@@ -105,16 +108,20 @@ class Search:
         """
         scored = list(scores)
         for candidate in candidates[len(scored) :]:
-            if scored and not self.affords((1 + FINALISTS) * TRIAL_STEPS):
+            if scored and not self.affords((1 + FINALISTS) * self._each):
                 break
             scored.append(self.score(candidate))
         known = np.array(scored)
         finalists = np.argsort(known)[::-1][:FINALISTS]
-        if self.affords(FINALISTS * TRIAL_STEPS):
+        if self.affords(FINALISTS * self._each):
             for place in finalists:
                 known[place] = 0.5 * (known[place] + self.score(candidates[place]))
         winner = int(finalists[np.argmax(known[finalists])])
         return candidates[winner], float(known[winner])
+
+    @property
+    def _each(self) -> int:
+        return self.length or TRIAL_STEPS
 
 
 def choose_augmentation(
@@ -178,8 +185,8 @@ def _widely(search: Search, winner: SyntheticSet, score: float) -> SyntheticSet:
     if search.affords((len(RATES) + FINALISTS) * TRIAL_STEPS):
         rates = [replace(winner, recipe=replace(own, student_lr=round(own.student_lr * by, 4))) for by in RATES]
         winner = search.best([winner, *rates], [score])[0]
-    steps = math.ceil(LONGER * own.steps)
-    if search.affords(2 * (own.steps + steps)):
+    steps = min(LONGEST, math.ceil(LONGER * own.steps))
+    if steps > own.steps and search.affords(2 * (own.steps + steps)):
         usual, longer = (np.mean([search.score(winner, length) for _ in range(2)]) for length in (own.steps, steps))
         if longer > usual + LONGER_GAIN:
             winner = replace(winner, recipe=replace(winner.recipe, steps=steps))

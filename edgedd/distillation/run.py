@@ -35,7 +35,7 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 WIDTH = 64
-AUGMENTATION_BY, SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.3, 0.2, 0.05, 0.05  # of the minutes
+AUGMENTATION_BY, SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.3, 0.2, 0.05, 0.25  # of the minutes
 log = logging.getLogger("edgedd")
 
 
@@ -131,16 +131,20 @@ class Distillation:
         synthetic, options = loop.synthetic, self.options
         if self.compact and options.bytes:
             compact_budget.widen(synthetic, lambda: self._size(synthetic), options.bytes)
-        seen = getattr(self.method, "augmentation", None) if self.auto else None
-        found = self._stored(synthetic, loop.iteration, options.recipe or Recipe(augmentation=seen or Augmentation()))
+        recipe = options.recipe or (auto.recipe(self._seen) if self.auto else Recipe())
+        found = self._stored(synthetic, loop.iteration, recipe)
+        if loop.start is not None:
+            search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
+            search.on_trial, search.deadline = self._reporter("choice"), self._after(1 - SEARCH_SHARE)
+            found = auto.better(found, self._stored(loop.start, 0, recipe), search)
         if options.recipe is None:
             found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
-        if loop.start is not None:
-            start = self._stored(loop.start, 0, found.recipe)
-            search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
-            search.on_trial, search.deadline = self._reporter("choice"), self._after(1)
-            found = auto.better(found, start, search)
         return found
+
+    @property
+    def _seen(self) -> Augmentation:
+        """What the networks that distilled saw."""
+        return getattr(self.method, "augmentation", None) or Augmentation()
 
     def _start(self, saved: dict[str, Any] | None) -> Loop:
         form, device = self.storage.parameterization, self.compute.device
@@ -183,7 +187,7 @@ class Distillation:
 
     def _score(self, loop: Loop) -> float:
         """Validation accuracy of the set as it would be stored now, of one student, the same each time."""
-        recipe = Recipe(augmentation=getattr(self.method, "augmentation", None) or Augmentation())
+        recipe = Recipe(augmentation=self._seen)
         search = recipe_search.Search(self.validation, self.trainer, [self.options.seed, 6], 1)
         score: float = self.ranks.agreed(search.score(self._stored(loop.synthetic, loop.iteration, recipe)))
         return score
@@ -232,7 +236,7 @@ class Distillation:
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
         common |= {"learned": learned, "wide": self.auto}
-        common["deadline"] = self._after(1 - CHOICE_SHARE * self.auto)
+        common["deadline"] = self._after(1)
         return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
