@@ -8,6 +8,7 @@ from typing import Any
 LINE_EVERY_SECONDS = 15.0
 TITLES = {
     "experts": "expert epochs",
+    "networks": "networks of the pool",
     "distil": "distilling",
     "recipe": "recipe search",
     "train": "training",

@@ -73,7 +73,7 @@ class Method(Protocol):
 
 
 METHODS: dict[str, Method] = {
-    "auto": FRePo(ridge=0.3, lr=0.02, lr_labels=0.02),
+    "auto": FRePo(pool=4, max_age=600, aged=True, width=32, ridge=0.3, lr=0.02, lr_labels=0.02),
     "frepo": FRePo(),
     "dm": DM(),
     "idm": IDM(),
