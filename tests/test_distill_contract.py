@@ -31,7 +31,7 @@ TRAJECTORY = {
 }
 MATCHED = SAMPLE | {"image_steps": "3", "epochs": "1"}
 SMALL = {
-    "auto": {"width": "8", "pool": "3", "max_age": "9", "batch_real": "32"},
+    "auto": {"width": "8", "pool": "3", "max_age": "60", "batch_real": "32"},
     "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
     "dm": SAMPLE,
     "idm": SAMPLE | YOUNG,
