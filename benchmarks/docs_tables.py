@@ -1,6 +1,6 @@
 """Tables that stand only in docs/: ablations, the plan against measurements, the service at work."""
 
-from stored import read
+from stored import read, read_all
 
 
 def ablations() -> str:
@@ -73,3 +73,34 @@ def service() -> str:
         "with one another."
     )
     return "\n".join([*lines, "", f"{note} `{result['command']}`."])
+
+
+def continual() -> str:
+    """A line a data set and kind of memory, after the last of its steps."""
+    lines = [
+        "| data | memory | bytes | images a class | all classes after the last step | forgetting |",
+        "|---|---|---|---|---|---|",
+    ]
+    results = read_all("continual_")
+    for result in results:
+        for row in result["summary"]:
+            name = "**synthetic set**" if row["memory"] == "distilled" else f"real images: {row['memory']}"
+            cells = [result["data"]["name"], name.replace("as distilled", "stored alike"), f"{row['bytes']:,}"]
+            shares = [f"{100 * row[key]:.1f} ± {100 * row[f'{key}_spread']:.1f} %" for key in ("final", "forgetting")]
+            lines.append(f"| {' | '.join([*cells, str(row['images']), *shares])} |")
+    seeds, student = results[0]["summary"][0]["seeds"], results[0]["student"]
+    commands = " and ".join(f"`{result['command']}`" for result in results)
+    about = f"{seeds} orders of the classes, mean and sample deviation; a fresh {student} after each step. {commands}."
+    return "\n".join([*lines, "", about])
+
+
+def prototyping() -> str:
+    """Rank correlations, a line a data set."""
+    lines = ["| data | networks | rank correlation | least, any one left out | bytes of the set |", "|---|---|---|---|---|"]
+    results = read_all("prototyping_")
+    for result in results:
+        found, name = result["summary"], result["command"].split()[2]
+        cells = (name, found["students"], found["spearman"], found["spearman_least_without_one"])
+        lines.append(f"| {' | '.join(map(str, cells))} | {result['set']['bytes']:,} |")
+    commands = " and ".join(f"`{result['command']}`" for result in results)
+    return "\n".join([*lines, "", f"One training of each network on each. {commands}."])

@@ -12,7 +12,7 @@ from typing import Any
 
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
-from docs_tables import ablations, plan, service
+from docs_tables import ablations, continual, plan, prototyping, service
 from stored import read, read_all
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +60,7 @@ def demo() -> str:
 TABLES = {"accuracy": accuracy, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 PRINTED = {"accuracy_per_byte": accuracy_per_byte}
 DOCS = {
-    "docs/device.md": {"memory": memory, "service": service},
+    "docs/device.md": {"memory": memory, "continual": continual, "prototyping": prototyping, "service": service},
     "docs/methods.md": {"accuracy": accuracy, "ablations": ablations},
     "docs/targets.md": {"plan": plan},
 }
