@@ -1,6 +1,6 @@
 """The default: the strongest set that is known for a byte budget and a time allowance.
 
-What `auto` does was chosen by paired runs on validation images (benchmarks/results/auto_choices.json). Images are
+What `auto` does was chosen by paired runs on validation images (benchmarks/results/auto_choices*.json). Images are
 stored as entropy-coded frequencies, several times as many as pixels or low-rank factors in the same bytes; they start
 as real images with a teacher's labels, within the bytes from the first step on; FRePo moves coefficients and labels
 under a price on bits; it ends early when short trainings on the validation split no longer gain, and the set is
