@@ -96,11 +96,14 @@ def continual() -> str:
 
 def prototyping() -> str:
     """Rank correlations, a line a data set."""
-    lines = ["| data | networks | rank correlation | least, any one left out | bytes of the set |", "|---|---|---|---|---|"]
+    lines = [
+        "| data | bytes of the set | networks | rank correlation | least, any one left out |",
+        "|---|---|---|---|---|",
+    ]
     results = read_all("prototyping_")
     for result in results:
         found, name = result["summary"], result["command"].split()[2]
-        cells = (name, found["students"], found["spearman"], found["spearman_least_without_one"])
-        lines.append(f"| {' | '.join(map(str, cells))} | {result['set']['bytes']:,} |")
+        figures = (found["students"], found["spearman"], found["spearman_least_without_one"])
+        lines.append(f"| {name} | {result['set']['bytes']:,} | {' | '.join(map(str, figures))} |")
     commands = " and ".join(f"`{result['command']}`" for result in results)
     return "\n".join([*lines, "", f"One training of each network on each. {commands}."])
