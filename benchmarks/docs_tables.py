@@ -97,7 +97,7 @@ def continual() -> str:
 def prototyping() -> str:
     """Rank correlations, a line a data set."""
     lines = [
-        "| data | bytes of the set | networks | rank correlation | least, any one left out |",
+        "| data | bytes of the set | networks | rank correlation | least without any one |",
         "|---|---|---|---|---|",
     ]
     results = read_all("prototyping_")
