@@ -15,6 +15,7 @@ from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 OnTrial = Callable[[int, int], None]
 TRIAL_STEPS = 250
+WIDE = 2.4  # times as long are a wide search's trials: after 250 steps no augmentation leads, after 1,500 it is behind
 VALIDATION_IMAGES = 5000
 FINALISTS = 2
 RATES = (0.4, 2.5)  # times the recipe's own
@@ -84,7 +85,7 @@ class Search:
 
     def score(self, synthetic: SyntheticSet, steps: int | None = None) -> float:
         """Accuracy of a student trained by the set's recipe, but for `steps`, by default those of the search."""
-        recipe = replace(synthetic.recipe, steps=steps or self._each)
+        recipe = replace(synthetic.recipe, steps=steps or self.each)
         generator = np.random.default_rng([*self.seed, self.done])
         begun = time.monotonic()
         accuracy = validate(synthetic, recipe, self.validation, self.trainer, generator)
@@ -108,19 +109,20 @@ class Search:
         """
         scored = list(scores)
         for candidate in candidates[len(scored) :]:
-            if scored and not self.affords((1 + FINALISTS) * self._each):
+            if scored and not self.affords((1 + FINALISTS) * self.each):
                 break
             scored.append(self.score(candidate))
         known = np.array(scored)
         finalists = np.argsort(known)[::-1][:FINALISTS]
-        if self.affords(FINALISTS * self._each):
+        if self.affords(FINALISTS * self.each):
             for place in finalists:
                 known[place] = 0.5 * (known[place] + self.score(candidates[place]))
         winner = int(finalists[np.argmax(known[finalists])])
         return candidates[winner], float(known[winner])
 
     @property
-    def _each(self) -> int:
+    def each(self) -> int:
+        """Steps of a training."""
         return self.length or TRIAL_STEPS
 
 
@@ -130,6 +132,7 @@ def choose_augmentation(
     trainer: Trainer,
     *,
     seed: Sequence[int],
+    wide: bool = False,
     deadline: float | None = None,
     on_trial: OnTrial | None = None,
 ) -> Augmentation:
@@ -140,7 +143,7 @@ def choose_augmentation(
     none, shifted, *others = light_augmentations(*synthetic.parameterization.shape[1:])
     candidates = with_augmentations(synthetic, (shifted, none, *others))
     search = Search(validation, trainer, seed, len(candidates) + FINALISTS, on_trial)
-    search.deadline = deadline
+    search.deadline, search.length = deadline, int(WIDE * TRIAL_STEPS) if wide else None
     return search.best(candidates)[0].recipe.augmentation
 
 
@@ -157,12 +160,13 @@ def choose_recipe(
 ) -> SyntheticSet:
     """The set with the augmentation, then the label temperature and weight decay, that suit it best.
 
-    What of it does not end before the `deadline` is left out. A `wide` search goes on to learning rates and more steps.
+    What of it does not end before the `deadline` is left out. A `wide` search takes longer trials, and goes on to
+    learning rates and more steps.
     Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits most data.
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
-    search.deadline = deadline
+    search.deadline, search.length = deadline, int(WIDE * TRIAL_STEPS) if wide else None
     if learned:
         shifted = light_augmentations(height, width)[1]
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
@@ -182,7 +186,7 @@ def choose_recipe(
 def _widely(search: Search, winner: SyntheticSet, score: float) -> SyntheticSet:
     """The learning rate, then the number of steps: full trainings, since short ones say nothing about it."""
     own = winner.recipe
-    if search.affords((len(RATES) + FINALISTS) * TRIAL_STEPS):
+    if search.affords((len(RATES) + FINALISTS) * search.each):
         rates = [replace(winner, recipe=replace(own, student_lr=round(own.student_lr * by, 4))) for by in RATES]
         winner = search.best([winner, *rates], [score])[0]
     steps = min(LONGEST, math.ceil(LONGER * own.steps))

@@ -230,7 +230,7 @@ class Distillation:
             return Augmentation()
         start = self._stored(synthetic, 0, Recipe())
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
-        common["deadline"] = self._after(AUGMENTATION_BY)
+        common["wide"], common["deadline"] = self.auto, self._after(AUGMENTATION_BY)
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
