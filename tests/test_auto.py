@@ -105,6 +105,7 @@ def test_a_search_that_has_no_time_left_keeps_the_recipe(monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
+    monkeypatch.setattr(recipe_search, "LONGEST", 3)
     monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
     monkeypatch.setattr(teacher, "EPOCHS", 0)
     data = tiny_images(count=60, shape=(3, 12, 12), num_classes=3)

@@ -135,6 +135,7 @@ def test_bfloat16_passes_change_the_loss_a_little(name: str) -> None:
 def test_a_whole_run_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Compute, "choose", lambda *args, **kwargs: HALF)
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
+    monkeypatch.setattr(recipe_search, "LONGEST", 3)
     monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
     data = tiny_images(count=80, shape=SHAPE, num_classes=2)
     quick = {"settings": SMALL["frepo"], "recipe": edgedd.Recipe(steps=5)}

@@ -94,6 +94,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Any:
     """Runs a page's blocks in a copy of the files; recipes are searched by trials of 3 steps, else they take most."""
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
+    monkeypatch.setattr(recipe_search, "LONGEST", 3)
     folder = tmp_path / "page"
     shutil.copytree(files, folder)
     monkeypatch.chdir(folder)

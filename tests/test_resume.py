@@ -37,6 +37,7 @@ def cut_at(iteration: int) -> Any:
 @pytest.fixture(autouse=True)
 def short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
+    monkeypatch.setattr(recipe_search, "LONGEST", 3)
     monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
     monkeypatch.setattr(teacher, "EPOCHS", 0)
 

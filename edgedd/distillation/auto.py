@@ -8,14 +8,16 @@ compared there with what it started from, each by whole trainings, before the se
 """
 
 from edgedd.augmentation import Augmentation
+from edgedd.distillation import recipe_search
 from edgedd.distillation.options import Options
-from edgedd.distillation.recipe_search import LONGEST, Search
+from edgedd.distillation.recipe_search import Search
 from edgedd.distillation.selection import Selection
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
+NONE = Augmentation()
 ASKED = ("parameterization", "rank", "bits", "subspaces", "formation", "ipc", "target")
 
 
@@ -25,9 +27,9 @@ def kind(options: Options) -> str | None:
     return "dct" if options.method == NAME and options.bytes is not None and not asked else None
 
 
-def recipe(augmentation: Augmentation) -> Recipe:
+def recipe(augmentation: Augmentation = NONE) -> Recipe:
     """What the search for a recipe begins with; at 30 kB 1,500 steps were 1 point above 600 (auto_choices.json)."""
-    return Recipe(steps=LONGEST, augmentation=augmentation)
+    return Recipe(steps=recipe_search.LONGEST, augmentation=augmentation)
 
 
 def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:

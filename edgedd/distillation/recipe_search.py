@@ -15,7 +15,6 @@ from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 OnTrial = Callable[[int, int], None]
 TRIAL_STEPS = 250
-WIDE = 2.4  # times as long are a wide search's trials: after 250 steps no augmentation leads, after 1,500 it is behind
 VALIDATION_IMAGES = 5000
 FINALISTS = 2
 RATES = (0.4, 2.5)  # times the recipe's own
@@ -138,12 +137,12 @@ def choose_augmentation(
 ) -> Augmentation:
     """Mirror and shift where they help students of this set: what the networks that distil will see.
 
-    Shifts, which suit most data, are tried first, in case the `deadline` comes soon.
+    Shifts, which suit most data, are tried first, in case the `deadline` comes soon. See `choose_recipe` for `wide`.
     """
     none, shifted, *others = light_augmentations(*synthetic.parameterization.shape[1:])
     candidates = with_augmentations(synthetic, (shifted, none, *others))
     search = Search(validation, trainer, seed, len(candidates) + FINALISTS, on_trial)
-    search.deadline, search.length = deadline, int(WIDE * TRIAL_STEPS) if wide else None
+    search.deadline, search.length = deadline, _half(synthetic.recipe) if wide else None
     return search.best(candidates)[0].recipe.augmentation
 
 
@@ -160,13 +159,13 @@ def choose_recipe(
 ) -> SyntheticSet:
     """The set with the augmentation, then the label temperature and weight decay, that suit it best.
 
-    What of it does not end before the `deadline` is left out. A `wide` search takes longer trials, and goes on to
-    learning rates and more steps.
+    What of it does not end before the `deadline` is left out. A `wide` search trains for half the recipe's
+    steps, for short trainings leave augmentation out, and goes on to learning rates and more steps.
     Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits most data.
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
-    search.deadline, search.length = deadline, int(WIDE * TRIAL_STEPS) if wide else None
+    search.deadline, search.length = deadline, _half(synthetic.recipe) if wide else None
     if learned:
         shifted = light_augmentations(height, width)[1]
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
@@ -181,6 +180,10 @@ def choose_recipe(
     ]
     winner, score = search.best([winner, *variants], [score])
     return _widely(search, winner, score) if wide else winner
+
+
+def _half(recipe: Recipe) -> int:
+    return max(TRIAL_STEPS, recipe.steps // 2)
 
 
 def _widely(search: Search, winner: SyntheticSet, score: float) -> SyntheticSet:

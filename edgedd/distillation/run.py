@@ -228,7 +228,7 @@ class Distillation:
         """For the networks that distil: what suits the start of the set on the validation split."""
         if not chooses_augmentation(self.method):
             return Augmentation()
-        start = self._stored(synthetic, 0, Recipe())
+        start = self._stored(synthetic, 0, auto.recipe() if self.auto else Recipe())
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
         common["wide"], common["deadline"] = self.auto, self._after(AUGMENTATION_BY)
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
