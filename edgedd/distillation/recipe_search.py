@@ -161,7 +161,8 @@ def choose_recipe(
 
     What of it does not end before the `deadline` is left out. A `wide` search trains for the recipe's own steps (on
     Fashion-MNIST shifts win at 1,500 steps alone, benchmarks/results/auto_choices_fashion-mnist.json), and goes on to
-    learning rates and more steps. Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits most data.
+    learning rates and more steps. Recipes that the method has `learned` contend first with the set's own, at the
+    augmentation that suits most data.
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
