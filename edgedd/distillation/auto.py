@@ -35,8 +35,9 @@ def recipe(augmentation: Augmentation = NONE) -> Recipe:
 def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:
     """What does better in whole trainings on the validation split: the set, or the real images it started from.
 
-    Short ones do not tell: FRePo's networks are young, and students of its images lead for some 250 steps alone. Where
-    time has run out the set stays as it started.
+    Short ones do not tell: at 250 steps both were alike where at 600 FRePo had lost 1.7 points (Fashion-MNIST) or won 3
+    (CIFAR-10). Each is trained once even where time has run out.
     """
     search.length = distilled.recipe.steps
-    return search.best([start, distilled])[0]
+    both = [start, distilled]
+    return search.best(both, [search.score(candidate) for candidate in both])[0]
