@@ -114,9 +114,12 @@ def main() -> None:
     if arguments.data:
         data = edgedd.load_data(arguments.data)
         results.data |= {"fingerprint": data.fingerprint, "test_images": len(data.test_images)}
-        command = f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} --bytes "
-        command += " ".join(map(str, arguments.bytes)) + f" --student {arguments.student} --seeds {arguments.seeds}"
-        command += f" --seed {arguments.seed}"
+        lists = {"bytes": arguments.bytes, "set": [path.name for path in arguments.set], "stores": arguments.stores}
+        words = [f"--{name} {' '.join(map(str, values))}" for name, values in lists.items() if values]
+        command = (
+            f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} {' '.join(words)}"
+        )
+        command += f" --student {arguments.student} --seeds {arguments.seeds} --seed {arguments.seed}"
         sets(arguments, data, results, command)
         baselines(arguments, data, results, command)
     if arguments.picture:
