@@ -29,7 +29,8 @@ class FRePo:
         max_age: steps after which a pool network starts afresh; ages start staggered.
         aged: networks are first trained for the ages that they start with, on the set as it is then, where the paper's
             are fresh. A short run otherwise matches young networks alone. After 200 to 250 iterations students of 600
-            steps gained 2 points on CIFAR-10 and 0.4 on Fashion-MNIST from the start; without it 0.4, and lost 1.6.
+            steps gained 2 points on CIFAR-10 and 0.4 on Fashion-MNIST from the start; without it 0.4, and lost 1.6
+            (ages 150 to 600, none started afresh; benchmarks/results/auto_choices*.json).
         batch_real: real images a step.
         batch_synthetic: images of the set a step, as many of each class, drawn afresh; a smaller set is used whole.
             The paper uses the whole set; the solve from a random part costs less, and what it asks of the part is
