@@ -17,7 +17,6 @@ from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
-NONE = Augmentation()
 ASKED = ("parameterization", "rank", "bits", "subspaces", "formation", "ipc", "target")
 
 
@@ -27,7 +26,7 @@ def kind(options: Options) -> str | None:
     return "dct" if options.method == NAME and options.bytes is not None and not asked else None
 
 
-def recipe(augmentation: Augmentation = NONE) -> Recipe:
+def recipe(augmentation: Augmentation) -> Recipe:
     """What the search for a recipe begins with; at 30 kB 1,500 steps were 1 point above 600 (auto_choices.json)."""
     return Recipe(steps=recipe_search.LONGEST, augmentation=augmentation)
 

@@ -96,7 +96,7 @@ class Task:
         return self.real.rows_at_random(ipc, self.generator(1))
 
     def herded(self, ipc: int) -> np.ndarray:
-        """Rows in class-major order, as many a class as there are up to ipc, by herding on the guide's features."""
+        """Rows in class-major order, as many a class as there are up to ipc, by herding (Welling 2009)."""
         return np.concatenate([r[herd(self.features[r], min(ipc, len(r)))] for r in self.real.classwise])
 
     def nearest_to_centres(self, ipc: int) -> np.ndarray:
@@ -155,16 +155,6 @@ def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
     return task.stored(synthetic, keeping.recipe)
 
 
-def herding(task: Task, keeping: Keeping, bits: int | None) -> SyntheticSet:
-    """Real images by herding (Welling 2009) on the guide's features; see `kept`."""
-    return kept(task, keeping, bits, task.herded)
-
-
-def random(task: Task, keeping: Keeping, bits: int | None) -> SyntheticSet:
-    """Real images at random; see `kept`."""
-    return kept(task, keeping, bits, task.at_random)
-
-
 def kept(task: Task, keeping: Keeping, bits: int | None, choose: Callable[[int], np.ndarray]) -> SyntheticSet:
     """Real images that `choose` chose, as pixels in `bits`, or None: in the form of the synthetic images."""
     if bits is not None:
@@ -175,10 +165,10 @@ def kept(task: Task, keeping: Keeping, bits: int | None, choose: Callable[[int],
 
 MEMORIES: dict[str, Callable[[Task, Keeping], SyntheticSet]] = {
     "distilled": distilled,
-    "herding, uint8": lambda task, keeping: herding(task, keeping, 8),
-    "herding, 4 bits": lambda task, keeping: herding(task, keeping, 4),
-    "herding, as distilled": lambda task, keeping: herding(task, keeping, None),
-    "random, uint8": lambda task, keeping: random(task, keeping, 8),
-    "random, 4 bits": lambda task, keeping: random(task, keeping, 4),
-    "random, as distilled": lambda task, keeping: random(task, keeping, None),
+    "herding, uint8": lambda task, keeping: kept(task, keeping, 8, task.herded),
+    "herding, 4 bits": lambda task, keeping: kept(task, keeping, 4, task.herded),
+    "herding, as distilled": lambda task, keeping: kept(task, keeping, None, task.herded),
+    "random, uint8": lambda task, keeping: kept(task, keeping, 8, task.at_random),
+    "random, 4 bits": lambda task, keeping: kept(task, keeping, 4, task.at_random),
+    "random, as distilled": lambda task, keeping: kept(task, keeping, None, task.at_random),
 }

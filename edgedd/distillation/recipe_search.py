@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Search:
         trials: how many there will be in all, for progress.
         deadline: time.monotonic() by which the search ends; None: it tries everything.
         steps, seconds: of the trainings so far.
-        length: steps of a training; None: TRIAL_STEPS.
+        length: steps of a training, by default TRIAL_STEPS.
     """
 
     validation: Validation
@@ -80,11 +80,11 @@ class Search:
     deadline: float | None = None
     steps: int = 0
     seconds: float = 0.0
-    length: int | None = None
+    length: int = field(default_factory=lambda: TRIAL_STEPS)
 
     def score(self, synthetic: SyntheticSet, steps: int | None = None) -> float:
         """Accuracy of a student trained by the set's recipe, but for `steps`, by default those of the search."""
-        recipe = replace(synthetic.recipe, steps=steps or self.each)
+        recipe = replace(synthetic.recipe, steps=steps or self.length)
         generator = np.random.default_rng([*self.seed, self.done])
         begun = time.monotonic()
         accuracy = validate(synthetic, recipe, self.validation, self.trainer, generator)
@@ -108,21 +108,16 @@ class Search:
         """
         scored = list(scores)
         for candidate in candidates[len(scored) :]:
-            if scored and not self.affords((1 + FINALISTS) * self.each):
+            if scored and not self.affords((1 + FINALISTS) * self.length):
                 break
             scored.append(self.score(candidate))
         known = np.array(scored)
         finalists = np.argsort(known)[::-1][:FINALISTS]
-        if self.affords(FINALISTS * self.each):
+        if self.affords(FINALISTS * self.length):
             for place in finalists:
                 known[place] = 0.5 * (known[place] + self.score(candidates[place]))
         winner = int(finalists[np.argmax(known[finalists])])
         return candidates[winner], float(known[winner])
-
-    @property
-    def each(self) -> int:
-        """Steps of a training."""
-        return self.length or TRIAL_STEPS
 
 
 def choose_augmentation(
@@ -142,7 +137,7 @@ def choose_augmentation(
     none, shifted, *others = light_augmentations(*synthetic.parameterization.shape[1:])
     candidates = with_augmentations(synthetic, (shifted, none, *others))
     search = Search(validation, trainer, seed, len(candidates) + FINALISTS, on_trial)
-    search.deadline, search.length = deadline, synthetic.recipe.steps if wide else None
+    search.deadline, search.length = deadline, synthetic.recipe.steps if wide else search.length
     return search.best(candidates)[0].recipe.augmentation
 
 
@@ -166,7 +161,7 @@ def choose_recipe(
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
-    search.deadline, search.length = deadline, synthetic.recipe.steps if wide else None
+    search.deadline, search.length = deadline, synthetic.recipe.steps if wide else search.length
     if learned:
         shifted = light_augmentations(height, width)[1]
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
@@ -186,7 +181,7 @@ def choose_recipe(
 def _widely(search: Search, winner: SyntheticSet, score: float) -> SyntheticSet:
     """The learning rate, then the number of steps: full trainings, since short ones say nothing about it."""
     own = winner.recipe
-    if search.affords((len(RATES) + FINALISTS) * search.each):
+    if search.affords((len(RATES) + FINALISTS) * search.length):
         rates = [replace(winner, recipe=replace(own, student_lr=round(own.student_lr * by, 4))) for by in RATES]
         winner = search.best([winner, *rates], [score])[0]
     steps = min(LONGEST, math.ceil(LONGER * own.steps))

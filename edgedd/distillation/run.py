@@ -129,7 +129,7 @@ class Distillation:
     def _finished(self, loop: Loop) -> SyntheticSet:
         """Within the bytes and with its recipe; `auto` may find that the set was better as it started."""
         synthetic, options = loop.synthetic, self.options
-        if self.compact and options.bytes:
+        if self.compact and options.bytes and loop.iteration:  # as it started it fits already
             compact_budget.fit_step(synthetic, lambda: self._size(synthetic), options.bytes)
         recipe = options.recipe or (auto.recipe(self._seen) if self.auto else Recipe())
         found = self._stored(synthetic, loop.iteration, recipe)
@@ -228,7 +228,7 @@ class Distillation:
         """For the networks that distil: what suits the start of the set on the validation split."""
         if not chooses_augmentation(self.method):
             return Augmentation()
-        start = self._stored(synthetic, 0, auto.recipe() if self.auto else Recipe())
+        start = self._stored(synthetic, 0, auto.recipe(Augmentation()) if self.auto else Recipe())
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
         common["wide"], common["deadline"] = self.auto, self._after(AUGMENTATION_BY)
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
