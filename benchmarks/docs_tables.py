@@ -4,19 +4,23 @@ from stored import read, read_all
 
 
 def ablations() -> str:
-    """A line a pair of methods."""
-    result = read("ablations_cifar10")
-    lines = ["| without | with | iterations | accuracy without | accuracy with | gain |", "|---|---|---|---|---|---|"]
-    for row in result["summary"]:
-        before, after = row["pair"].split("-")
+    """A line a data set and pair of methods."""
+    lines = [
+        "| data | without | with | iterations | seeds | accuracy without | accuracy with | gain |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    results = {name: read(f"ablations_{name}") for name in ("cifar10", "fashion-mnist")}
+    for name, row in [(name, row) for name, result in results.items() for row in result["summary"]]:
+        before, after = row["pair"].split("-")[:2]
         after = f"{after} on {before}" if after == "iid" else after
         figures = [f"{100 * row[key]:.1f} ± {100 * row[f'{key}_spread']:.1f} %" for key in ("before", "after")]
         gain = f"{round(100 * row['gain'], 1) + 0.0:+.1f} ± {100 * row['gain_spread']:.1f}"
-        lines.append(f"| {before} | {after} | {row['iterations']} | {' | '.join(figures)} | {gain} |")
-    seeds = result["summary"][0]["seeds"]
+        counts = f"{row['iterations']:,} | {row['seeds']}"
+        lines.append(f"| {name} | {before} | {after} | {counts} | {' | '.join(figures)} | {gain} |")
+    result, commands = results["cifar10"], [f"`{result['command']}`" for result in results.values()]
     note = (
-        f"{seeds} seeds, mean and sample deviation, gains in pairs; {result['ipc']} images a class, networks of width "
-        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; `{result['command']}`."
+        f"Mean and sample deviation, gains in pairs; {result['ipc']} images a class, networks of width "
+        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; {' and '.join(commands)}."
     )
     return "\n".join([*lines, "", note])
 

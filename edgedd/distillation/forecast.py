@@ -33,7 +33,8 @@ def forecast(
     known = (measured() if table is None else table).get(str(shape[0]))
     length = "about 10 minutes on two cores" if minutes is None else f"{minutes:g} minutes"
     if known is None:
-        return f"forecast: {length}; no accuracy, for nothing was measured with images of {shape[0]} channels"
+        channels = "1 channel" if shape[0] == 1 else f"{shape[0]} channels"
+        return f"forecast: {length}; no accuracy, for nothing was measured with images of {channels}"
     pixels = num_classes * math.prod(shape)
 
     def distance(run: Any) -> tuple[float, float]:

@@ -1,0 +1,93 @@
+"""What a set that one network made is worth to others: test accuracy by student, and the largest drop.
+
+    edgedd distill --data DATA.npz --method iid --set base=idm --parameterization formation --ipc 40 -o iid.safetensors
+    python benchmarks/cross_architecture.py NAME DATA.npz --sets iid.safetensors [--students S...] [--steps 300]
+
+Each student is trained from each set by the set's own recipe, cut to --steps, in onnxruntime, and the test split is
+read once a training. A drop is from the first student, a ConvNet such as the one that distilled. Each finished training
+is kept in benchmarks/results/cross_architecture_NAME.json, and a second call goes on with what is missing.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from surroundings import surroundings
+
+import edgedd
+from edgedd.atomic import write_bytes
+
+RESULTS = Path(__file__).parent / "results"
+STUDENTS = ("convnet3-w32", "alexnet", "vgg11", "resnet18-in")
+
+
+def shortened(synthetic: edgedd.SyntheticSet, steps: int) -> edgedd.SyntheticSet:
+    """With a recipe of no more than so many steps."""
+    return replace(synthetic, recipe=replace(synthetic.recipe, steps=min(steps, synthetic.recipe.steps)))
+
+
+def described(file: str, synthetic: edgedd.SyntheticSet) -> dict[str, Any]:
+    """Of a set: what made it, its size, and the recipe that students get."""
+    about = {"file": file, "bytes": synthetic.nbytes, "ipc": synthetic.ipc, "recipe": synthetic.recipe.as_dict()}
+    return about | {"form": synthetic.parameterization.as_dict(), "provenance": dict(synthetic.provenance)}
+
+
+def summary(rows: list[dict[str, Any]], students: list[str]) -> list[dict[str, Any]]:
+    """A line a set: mean accuracy, spread and trainings of each student, and the largest drop from the first."""
+    lines = []
+    for name in dict.fromkeys(row["file"] for row in rows):
+        found: dict[str, Any] = {}
+        for student in students:
+            values = [row["accuracy"] for row in rows if (row["file"], row["student"]) == (name, student)]
+            if values:
+                spread = round(statistics.stdev(values), 4) if len(values) > 1 else None
+                found[student] = {"accuracy": round(statistics.fmean(values), 4), "spread": spread, "n": len(values)}
+        means = [found[student]["accuracy"] for student in students if student in found]
+        lines.append({"file": name, "students": found, "largest_drop": round(means[0] - min(means), 4)})
+    return lines
+
+
+def parsed() -> argparse.Namespace:
+    """The command line, and as `command` what it was."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("data")
+    parser.add_argument("--sets", type=Path, nargs="+", required=True)
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=300)
+    arguments = parser.parse_args()
+    command = f"python benchmarks/cross_architecture.py {arguments.name} {Path(arguments.data).name} --sets "
+    command += f"{' '.join(path.name for path in arguments.sets)} --students {' '.join(arguments.students)} "
+    arguments.command = command + f"--seeds {arguments.seeds} --steps {arguments.steps}"
+    return arguments
+
+
+def main() -> None:
+    """Train what is missing, write after each training."""
+    arguments = parsed()
+    data, path = edgedd.load_data(arguments.data), RESULTS / f"cross_architecture_{arguments.name}.json"
+    stored = json.loads(path.read_text()) if path.exists() else {"rows": [], "sets": [], "students": []}
+    rows: list[dict[str, Any]] = stored["rows"]
+    sets = {known["file"]: known for known in stored["sets"]}
+    students = list(dict.fromkeys(stored["students"] + arguments.students))
+    done = {(row["file"], row["student"], row["seed"]) for row in rows}
+    wanted = itertools.product(arguments.sets, range(arguments.seeds), arguments.students)
+    for file, seed, student in [w for w in wanted if (w[0].name, w[2], w[1]) not in done]:
+        synthetic, begun = shortened(edgedd.SyntheticSet.load(file), arguments.steps), time.perf_counter()
+        sets[file.name] = described(file.name, synthetic)
+        accuracy = edgedd.evaluate(synthetic, data, [student], seeds=1, seed=seed)[0]["accuracy"]
+        row = {"file": file.name, "student": student, "seed": seed, "accuracy": accuracy, "command": arguments.command}
+        rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)} | surroundings())
+        found = {"summary": summary(rows, students), "students": students, "sets": list(sets.values()), "rows": rows}
+        write_bytes(path, json.dumps(found, indent=1).encode() + b"\n")
+        print(f"{file.name} {student}: {100 * accuracy:.1f} % in {rows[-1]['seconds']} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
