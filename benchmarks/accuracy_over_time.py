@@ -7,7 +7,7 @@ A row a time: `edgedd distill --method auto --bytes N --minutes M` from scratch,
 torch by the set's own recipe and tested on the validation part of the training images, which chose that recipe; the
 test split is never read. Finished rows stay in benchmarks/results/accuracy_over_time_NAME.json, and a second call goes
 on after the last. Rows say how many threads they had. `--draw` makes accuracy_over_time.png beside them, and
-edgedd/forecasts.json, from which `auto` forecasts.
+edgedd/distillation/forecasts.json, from which `auto` forecasts.
 """
 
 import argparse
@@ -22,14 +22,14 @@ import torch
 from surroundings import surroundings
 
 import edgedd
+from edgedd.commands.progress import ProgressReport
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.recipe_search import Validation, validate
 from edgedd.distillation.training import Trainer
-from edgedd.progress import ProgressReport
 from edgedd.students import student
 
 RESULTS = Path(__file__).parent / "results"
-FORECASTS = Path(edgedd.__file__).parent / "forecasts.json"
+FORECASTS = Path(edgedd.__file__).parent / "distillation" / "forecasts.json"
 
 
 def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:

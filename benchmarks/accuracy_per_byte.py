@@ -23,8 +23,8 @@ import edgedd
 from edgedd.atomic import write_bytes
 from edgedd.baselines.comparison import baseline_rows
 from edgedd.baselines.search import BaselineSearch, Wanted
+from edgedd.commands.progress import ProgressReport
 from edgedd.evaluation import evaluate
-from edgedd.progress import ProgressReport
 from edgedd.report.accuracy import draw
 
 HERE = Path(__file__).parent

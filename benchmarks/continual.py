@@ -27,10 +27,10 @@ import torch
 from surroundings import surroundings
 
 import edgedd
-from edgedd import planner
 from edgedd.augmentation import Augmentation
 from edgedd.continual import Continual, evaluate_continual
 from edgedd.distillation.memories import MEMORIES, Keeping
+from edgedd.planning import planner
 from edgedd.students import default_student
 
 RESULTS = Path(__file__).parent / "results"

@@ -30,16 +30,16 @@ from surroundings import surroundings
 
 import edgedd
 from edgedd.augmentation import Augmentation
-from edgedd.bundle import Bundle
+from edgedd.bundles.bundle import Bundle
 from edgedd.device import Student
 from edgedd.device.calibration import calibrate
 from edgedd.device.planned_bundle import facts_of_bundle
-from edgedd.machine import usable_cores
 from edgedd.parameterization import Parameterization
-from edgedd.placement import load_of, placed
+from edgedd.planning.machine import usable_cores
+from edgedd.planning.placement import load_of, placed
+from edgedd.planning.target import Target, load_target
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import Target, load_target
 
 RESULTS = Path(__file__).parent / "results" / "plan_check.json"
 SHAPE, NUM_CLASSES, RECIPE = (3, 32, 32), 10, Recipe(augmentation=Augmentation(flip=0.5, shift=2))

@@ -1,4 +1,4 @@
-"""Peak resident memory of the whole device process: what edgedd.memory_model says before, against what is measured.
+"""Peak resident memory of the whole device process: what edgedd.planning.memory_model says before, and what it is.
 
     python benchmarks/planner_memory.py [--repeats 2]
 

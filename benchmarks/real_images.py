@@ -18,7 +18,7 @@ from typing import Any
 from surroundings import surroundings
 
 import edgedd
-from edgedd.progress import ProgressReport
+from edgedd.commands.progress import ProgressReport
 
 RESULTS = Path(__file__).parent / "results"
 

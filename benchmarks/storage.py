@@ -21,9 +21,9 @@ from PIL import Image
 from surroundings import surroundings
 
 import edgedd
-from edgedd import set_file
 from edgedd.parameterization import DCT, LowRank, Parameterization
 from edgedd.recipe import Recipe
+from edgedd.storage import set_file
 from edgedd.synthetic_set import SyntheticSet
 
 RESULTS = Path(__file__).parent / "results"

@@ -12,7 +12,7 @@ test split is never read. Forms that hold more than MOST_IPC images per class ar
 Budgets are those of 0.25 (grey: 0.5), 1 and 4 uint8 images a class; 0.25 would be 1960 bytes for Fashion-MNIST, of
 which 1300 are the file's header. One thread a process, so that two data sets run side by side. A finished row is
 written at once to benchmarks/results/sweep_NAME.json, and a second call goes on after the last. `--table` writes
-edgedd/sweep.json, by which `edgedd plan` chooses.
+edgedd/planning/sweep.json, by which `edgedd plan` chooses.
 """
 
 import argparse
@@ -29,7 +29,6 @@ import torch
 from surroundings import surroundings
 
 import edgedd
-from edgedd import planner
 from edgedd.augmentation import Augmentation
 from edgedd.device import Student
 from edgedd.distillation.compute import Compute
@@ -43,11 +42,12 @@ from edgedd.distillation.training import Trainer
 from edgedd.errors import BudgetError, SettingError
 from edgedd.labelled_images import LabelledImages
 from edgedd.parameterization import Parameterization
+from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
 RESULTS = Path(__file__).parent / "results"
-TABLE = Path(edgedd.__file__).parent / "sweep.json"
+TABLE = Path(edgedd.__file__).parent / "planning" / "sweep.json"
 WIDTH, WORK, LEAST_STEPS, MOST_IPC = 32, 24_000, 30, 130
 SEEDS, STEPS = (0, 1), 200
 BUDGETS = {1: (3920, 7840, 31_360), 3: (7680, 30_720, 122_880)}
@@ -259,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?", help="what the result is called")
     parser.add_argument("data", nargs="?", help="an .npz file, or a built-in name")
-    parser.add_argument("--table", action="store_true", help="write edgedd/sweep.json from the results and end")
+    parser.add_argument("--table", action="store_true", help="write edgedd/planning/sweep.json and end")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     parser.add_argument("--only", type=int, help="one row by its number, timed; nothing is written")
     arguments = parser.parse_args()

@@ -23,16 +23,16 @@ _ROOMS = {
     "evaluate": "edgedd.evaluation",
     "export": "edgedd.exporting",
     "inspect": "edgedd.inspection",
-    "install": "edgedd.installation",
+    "install": "edgedd.bundles.installation",
     "join": "edgedd.joining",
     "load_data": "edgedd.labelled_images",
-    "load_target": "edgedd.target",
-    "plan": "edgedd.planning",
+    "load_target": "edgedd.planning.target",
+    "plan": "edgedd.planning.plan",
     "preview": "edgedd.report.preview",
-    "rollback": "edgedd.installation",
-    "targets": "edgedd.target",
+    "rollback": "edgedd.bundles.installation",
+    "targets": "edgedd.planning.target",
     "try_students": "edgedd.device.trying",
-    "verify": "edgedd.verification",
+    "verify": "edgedd.bundles.verification",
     "write_report": "edgedd.report.page",
 }
 __all__ = [
@@ -65,6 +65,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from edgedd.augmentation import Augmentation
+    from edgedd.bundles.installation import install, rollback
+    from edgedd.bundles.verification import verify
     from edgedd.demonstration import demo
     from edgedd.device import Rehearsal, RehearsalResult, Student, TrainResult
     from edgedd.device.trying import try_students
@@ -73,16 +75,14 @@ if TYPE_CHECKING:
     from edgedd.evaluation import evaluate
     from edgedd.exporting.export import export
     from edgedd.inspection import inspect
-    from edgedd.installation import install, rollback
     from edgedd.joining import join
     from edgedd.labelled_images import LabelledImages, load_data
-    from edgedd.planning import plan
+    from edgedd.planning.plan import plan
+    from edgedd.planning.target import load_target, targets
     from edgedd.recipe import Recipe
     from edgedd.report.page import write_report
     from edgedd.report.preview import preview
     from edgedd.synthetic_set import SyntheticSet
-    from edgedd.target import load_target, targets
-    from edgedd.verification import verify
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd import cli_boards, cli_bundle, cli_continual, cli_experts, cli_pack, cli_rehearsal, cli_report, cli_try
+from edgedd.commands import boards, bundles, experts, in_steps, pack, rehearse, report, trying
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -32,9 +32,9 @@ def demo(
     folder: Annotated[Path, typer.Option(help="where the files go")] = Path("demo"), as_json: Json = False
 ) -> None:
     """The whole way on scikit-learn's digits, without network: distil, export, train in onnxruntime, compare."""
-    from edgedd.cli_output import print_demo
+    from edgedd.commands.output import print_demo
+    from edgedd.commands.progress import ProgressReport
     from edgedd.demonstration import demo as run
-    from edgedd.progress import ProgressReport
 
     with ProgressReport() as progress:
         result = run(folder, on_step=progress.report)
@@ -71,11 +71,11 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Condense labelled images into a synthetic set of a stated number of bytes."""
-    from edgedd.cli_output import print_inspection, spoken_command
+    from edgedd.commands.output import print_inspection, spoken_command
+    from edgedd.commands.progress import ProgressReport
     from edgedd.distillation.options import Options
     from edgedd.distillation.ranks import speaks
     from edgedd.distillation.run import distill as run
-    from edgedd.progress import ProgressReport
 
     given = locals()
     options = {name: given[name] for name in Options.names() if given.get(name) is not None}
@@ -97,7 +97,7 @@ def _pairs(settings: list[str] | None) -> dict[str, str]:
 @app.command()
 def inspect(path: SetFile, as_json: Json = False) -> None:
     """What is in a synthetic set: bytes by part, form, recipe, provenance."""
-    from edgedd.cli_output import print_inspection
+    from edgedd.commands.output import print_inspection
 
     print_inspection(path, as_json)
 
@@ -127,17 +127,17 @@ def evaluate(
     epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, for the papers' recipes")] = "cpu",
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote, for a bundle")] = None,
-    continual: cli_continual.Steps = None,
+    continual: in_steps.Steps = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="also real images in as many bytes")] = False,
     ranking: Annotated[bool, typer.Option("--ranking", help="also the gaps and scores of DD-Ranking")] = False,
     as_json: Json = False,
 ) -> None:
     """Test accuracy: of students trained from a set by its recipe or as papers do, or of a bundle's trained weights."""
     if continual is not None:
-        return cli_continual.evaluate(path, data, continual, students, seeds=seeds, seed=seed, as_json=as_json)
-    from edgedd.cli_output import print_evaluation
+        return in_steps.evaluate(path, data, continual, students, seeds=seeds, seed=seed, as_json=as_json)
+    from edgedd.commands.output import print_evaluation
+    from edgedd.commands.progress import ProgressReport
     from edgedd.evaluation import evaluate_path
-    from edgedd.progress import ProgressReport
 
     options: dict[str, Any] = {"seeds": seeds, "seed": seed, "weights": weights}
     options |= {"recipe": recipe, "epochs": epochs, "device": device, "baselines": baselines, "ranking": ranking}
@@ -165,12 +165,12 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Turn a set and a network into a bundle that trains on a device."""
-    from edgedd.card import read_accuracies
-    from edgedd.cli_output import print_bundle
+    from edgedd.bundles.card import read_accuracies
+    from edgedd.commands.output import print_bundle
     from edgedd.evaluation import export_and_compare
     from edgedd.synthetic_set import SyntheticSet
 
-    output = cli_bundle.archive_name(output) if zip_ else output
+    output = bundles.archive_name(output) if zip_ else output
     wanted: dict[str, Any] = {"student": student, "model": model, "mode": mode, "weights": weights, "target": target}
     wanted |= {"spare_classes": spare_classes}
     wanted |= {"licence": licence, "sign": sign, "accuracies": read_accuracies(accuracy) if accuracy else ()}
@@ -180,45 +180,45 @@ def export(
 
 @app.command()
 def train(
-    bundle: cli_bundle.BundlePath,
+    bundle: bundles.BundlePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="the weights to write (.safetensors)")],
     seed: Seed = 0,
     data: Annotated[str | None, typer.Option("--data", help="test images to report accuracy on")] = None,
     threads: Annotated[int | None, typer.Option(help="processor threads", min=1)] = None,
     micro_batch: Annotated[int | None, typer.Option(help="images computed at once", min=1)] = None,
     low_memory: Annotated[bool, typer.Option("--low-memory", help="less memory, slower")] = False,
-    student: cli_bundle.StudentName = None,
-    require_signature: cli_bundle.PublicKey = None,
-    new_data: cli_rehearsal.NewDataPath = None,
-    weights: cli_rehearsal.StartWeights = None,
-    rehearsal: cli_rehearsal.StateFile = None,
-    ratio: cli_rehearsal.Ratio = None,
-    buffer_bytes: cli_rehearsal.BufferBytes = None,
+    student: bundles.StudentName = None,
+    require_signature: bundles.PublicKey = None,
+    new_data: rehearse.NewDataPath = None,
+    weights: rehearse.StartWeights = None,
+    rehearsal: rehearse.StateFile = None,
+    ratio: rehearse.Ratio = None,
+    buffer_bytes: rehearse.BufferBytes = None,
     as_json: Json = False,
 ) -> None:
     """Train the bundle's student from its synthetic set, by its recipe; or on new images, rehearsing on the set."""
-    from edgedd.progress import ProgressReport
+    from edgedd.commands.progress import ProgressReport
 
     with ProgressReport() as progress:
         how: dict[str, Any] = {"threads": threads, "micro_batch": micro_batch, "low_memory": low_memory}
         how |= {"require_signature": require_signature, "student": student}
         how |= {"seed": seed, "data": data, "on_step": progress.report}
         new = {"path": new_data, "weights": weights, "state": rehearsal, "ratio": ratio, "buffer_bytes": buffer_bytes}
-        row = cli_rehearsal.train(bundle, output, new, **how)
-    cli_rehearsal.print_row(row, as_json)
+        row = rehearse.train(bundle, output, new, **how)
+    rehearse.print_row(row, as_json)
 
 
 @app.command()
 def predict(
-    bundle: cli_bundle.BundlePath,
+    bundle: bundles.BundlePath,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, or .npy of uint8 images")],
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="by the bundle's quantised graph and weights")] = False,
-    student: cli_bundle.StudentName = None,
+    student: bundles.StudentName = None,
     as_json: Json = False,
 ) -> None:
     """Classify pictures with trained weights, or with those that the bundle brings."""
-    from edgedd.cli_output import print_predictions
+    from edgedd.commands.output import print_predictions
     from edgedd.prediction import predict_files
 
     print_predictions(predict_files(bundle, images, weights, int8=int8, student=student), as_json)
@@ -227,22 +227,22 @@ def predict(
 @app.command()
 def targets(name: Annotated[str | None, typer.Argument(help="one board")] = None, as_json: Json = False) -> None:
     """Boards and their budgets."""
-    from edgedd.cli_output import print_targets
-    from edgedd.target import load_target
-    from edgedd.target import targets as known
+    from edgedd.commands.output import print_targets
+    from edgedd.planning.target import load_target
+    from edgedd.planning.target import targets as known
 
     print_targets([load_target(each) for each in ([name] if name else known())], as_json)
 
 
-app.command()(cli_boards.plan)
-app.command()(cli_boards.calibrate)
-app.command()(cli_experts.experts)
-app.command()(cli_pack.pack)
-app.command()(cli_report.report)
-app.command("try")(cli_try.try_)
-app.command()(cli_bundle.verify)
-app.command()(cli_bundle.install)
-app.command()(cli_bundle.rollback)
+app.command()(boards.plan)
+app.command()(boards.calibrate)
+app.command()(experts.experts)
+app.command()(pack.pack)
+app.command()(report.report)
+app.command("try")(trying.try_)
+app.command()(bundles.verify)
+app.command()(bundles.install)
+app.command()(bundles.rollback)
 
 
 def main() -> None:

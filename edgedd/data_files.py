@@ -16,7 +16,7 @@ import numpy as np
 from edgedd.data_sources import Parts, parts_of
 from edgedd.errors import DataError, MissingExtra
 from edgedd.parameterization import MAX_SIDE, MIN_SIDE
-from edgedd.set_metadata import MAX_CLASSES
+from edgedd.storage.set_metadata import MAX_CLASSES
 from edgedd.stratified import held_out
 
 MAX_ARRAY_BYTES = 8 * 2**30

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from edgedd import compact_file
+from edgedd.storage import compact_file
 from edgedd.synthetic_set import SyntheticSet
 
 

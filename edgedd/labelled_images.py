@@ -16,7 +16,7 @@ import numpy as np
 from edgedd import data_files, data_sources
 from edgedd.errors import DataError, SettingError
 from edgedd.parameterization import MAX_SIDE, MIN_SIDE
-from edgedd.set_metadata import MAX_CLASSES, class_names
+from edgedd.storage.set_metadata import MAX_CLASSES, class_names
 from edgedd.stratified import held_out
 
 CHUNK = 1024

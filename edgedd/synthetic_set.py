@@ -1,6 +1,6 @@
 """A synthetic set: factors, soft labels, normalisation, recipe and provenance in one .safetensors file.
 
-The format is specified in docs/format.md. This file holds the set in memory; `edgedd.set_file` reads and writes.
+The format is specified in docs/format.md. Here is the set in memory; `edgedd.storage.set_file` reads and writes.
 """
 
 import math
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edgedd import quantize, set_file
 from edgedd.errors import FormatError, SettingError
 from edgedd.parameterization import Parameterization
 from edgedd.recipe import Recipe
+from edgedd.storage import quantize, set_file
 
 Rows = np.ndarray | slice
 

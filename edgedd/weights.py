@@ -12,7 +12,7 @@ import safetensors.numpy
 from edgedd.atomic import write_bytes
 from edgedd.errors import FormatError
 from edgedd.parameters import ParameterSpec
-from edgedd.set_metadata import class_names, strict_json
+from edgedd.storage.set_metadata import class_names, strict_json
 
 HEADER_ROOM, NAME_ROOM = 4096, 256  # bytes of a header, and of a parameter in it without its name
 CLASSES, CLASS_ROOM = "edgedd.classes", 1100  # key of their names, and the most bytes of one in the header

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 import edgedd
-from edgedd.bundle import MANIFEST, SET, Bundle
+from edgedd.bundles.bundle import MANIFEST, SET, Bundle
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.expert_files import MANIFEST as EXPERTS
 from edgedd.distillation.expert_files import ExpertFolder
 from edgedd.errors import LONGEST_MESSAGE, EdgeddError
 from edgedd.parameters import ParameterSpec
+from edgedd.planning.target import load_target
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import load_target
 from edgedd.weights import load_weights
 
 FLOOR_BYTES = 5 * 2**18  # what reading takes besides: a mebibyte that Pillow reads at once, messages, a few objects

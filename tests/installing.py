@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from edgedd.bundle import Bundle
+from edgedd.bundles.bundle import Bundle
 
 
 def state_of(folder: Path) -> tuple[str, str | None]:
@@ -23,7 +23,7 @@ def state_of(folder: Path) -> tuple[str, str | None]:
 
 def _install(source: str, folder: str, kill_at: int | None) -> None:
     """In a child: install, and die by SIGKILL before the `kill_at`-th event that the interpreter reports of files."""
-    from edgedd.installation import install
+    from edgedd.bundles.installation import install
 
     left = [kill_at]
 
@@ -63,8 +63,8 @@ def run(source: str, folder: str, *, kill_at: int | None = None, after: float | 
 def main() -> None:
     first, second, folder, kills, seed = sys.argv[1:]
     import edgedd.device  # noqa: F401
-    from edgedd import installation
-    from edgedd.installation import rollback
+    from edgedd.bundles import installation
+    from edgedd.bundles.installation import rollback
 
     installation.verify = lambda path, **_: Bundle.load(path)  # onnxruntime's threads do not outlive a fork
     sources = {Bundle.load(path).mode: path for path in (first, second)}

@@ -39,7 +39,7 @@ def cases(scratch: Path) -> dict[str, Case]:
     from tiny_sets import random_set
 
     import edgedd.device.student  # noqa: F401 (children share it)
-    from edgedd.bundle import ARCHIVE, Bundle
+    from edgedd.bundles.bundle import ARCHIVE, Bundle
     from edgedd.distillation import checkpoint
     from edgedd.distillation.experts import experts
     from edgedd.distillation.run import distill

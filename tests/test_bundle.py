@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from device_bundle import CLASSES, SHAPE
 
-from edgedd.bundle import CARD, MANIFEST, PREDICT, SET, TARGET, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import CARD, MANIFEST, PREDICT, SET, TARGET, TRAIN_STEP, Bundle
 from edgedd.device import Student
 from edgedd.errors import BundleError, ExportError, SettingError
 from edgedd.exporting import export
+from edgedd.planning.target import load_target
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import load_target
 
 
 @pytest.fixture

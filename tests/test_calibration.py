@@ -12,8 +12,8 @@ from edgedd.device.calibration import FORM, NUM_CLASSES, RECIPE, STUDENTS, calib
 from edgedd.errors import SettingError, TargetError
 from edgedd.exporting.export import student_network
 from edgedd.exporting.training_graph import training_graph
-from edgedd.placement import pace_of
-from edgedd.target import load_target
+from edgedd.planning.placement import pace_of
+from edgedd.planning.target import load_target
 
 CALIBRATED = {"core_product_gflops", "core_move_gbytes", "node_microseconds", "parallel_gain"}
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its memory from /proc")

@@ -16,8 +16,9 @@ from PIL import Image
 from tiny_sets import golden
 
 import edgedd
-from edgedd import cli_output, demonstration
-from edgedd.cli_output import spoken_command
+from edgedd import demonstration
+from edgedd.commands import output
+from edgedd.commands.output import spoken_command
 from edgedd.distillation import recipe_search
 
 RANDOM = ("distill", "--data", "digits", "--method", "random", "--labels", "hard", "--bytes", 2900)
@@ -226,7 +227,7 @@ def test_help_and_interrupts(command: Command, monkeypatch: pytest.MonkeyPatch, 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_output, "print_inspection", interrupted)
+    monkeypatch.setattr(output, "print_inspection", interrupted)
     ran = command("inspect", made.synthetic)
     assert (ran.status, ran.out, ran.err) == (130, "", "edgedd: interrupted\n")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from conftest import Command, Made
 
-from edgedd.bundle import Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.commands.plan_output import duration, form_text
 from edgedd.device import Student
 from edgedd.errors import BudgetError
 from edgedd.exporting import export
-from edgedd.plan_output import duration, form_text
+from edgedd.planning.target import load_target
+from edgedd.planning.target_file import write_target
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import load_target
-from edgedd.target_file import write_target
 
 BOARD = ("--target", "raspberry-pi-zero-2w")
 TINY = ("plan", "--shape", "1x8x8", "--classes", "3", "--student", "convnet1-w8", *BOARD)

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from test_set_file import FORMS
 from typer.testing import CliRunner
 
-from edgedd import compact_file, quantize, set_file
-from edgedd.bundle import SET
+from edgedd.bundles.bundle import SET
 from edgedd.cli import app
-from edgedd.code_model import code_coefficients, lanes_for
 from edgedd.device import Student
 from edgedd.errors import LONGEST_MESSAGE, FormatError
 from edgedd.exporting import export
 from edgedd.inspection import inspect
 from edgedd.parameterization import DCT, LowRank, Parameterization, SharedBasis
-from edgedd.rans import Decoder, Encoder
+from edgedd.storage import compact_file, quantize, set_file
+from edgedd.storage.code_model import code_coefficients, lanes_for
+from edgedd.storage.rans import Decoder, Encoder
 from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"

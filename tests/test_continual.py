@@ -9,11 +9,11 @@ from conftest import Command
 
 import edgedd
 from edgedd.continual import Continual, evaluate_continual, shown, summary
-from edgedd.dct import DCT
 from edgedd.distillation import memories
 from edgedd.distillation.memories import MEMORIES, Keeping, Task
 from edgedd.errors import SettingError
 from edgedd.parameterization import LowRank
+from edgedd.parameterization.dct import DCT
 
 RECIPE = edgedd.Recipe(student_lr=0.05, steps=25, batch_size=32)
 KEEPING = Keeping(LowRank((1, 8, 8), 4, 1, 4), 1600, RECIPE, iterations=2, width=8)

@@ -22,14 +22,14 @@ from PIL import Image
 from test_hostile_set_files import framed
 from tiny_data import arrays, saved
 
-from edgedd.bundle import ARCHIVE, MANIFEST, MAX_MANIFEST, PREDICT, TRAIN_STEP
-from edgedd.compact_file import DICTIONARY, MAGIC
+from edgedd.bundles.bundle import ARCHIVE, MANIFEST, MAX_MANIFEST, PREDICT, TRAIN_STEP
+from edgedd.bundles.verification import verify
 from edgedd.distillation.expert_files import ExpertFolder, ExpertSettings
 from edgedd.errors import LONGEST_MESSAGE, EdgeddError
 from edgedd.exporting import export
-from edgedd.set_file import MAX_HEADER
+from edgedd.storage.compact_file import DICTIONARY, MAGIC
+from edgedd.storage.set_file import MAX_HEADER
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.verification import verify
 from edgedd.weights import save_weights
 
 BOARD = Path(__file__).parent.parent / "targets" / "raspberry-pi-zero-2w.toml"

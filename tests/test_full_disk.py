@@ -16,16 +16,16 @@ import pytest
 from tiny_data import tiny_images
 
 import edgedd
-from edgedd.bundle import ARCHIVE
+from edgedd.bundles.bundle import ARCHIVE
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.experts import experts
 from edgedd.errors import SettingError
 from edgedd.evaluation import train_bundle
 from edgedd.exporting import export
+from edgedd.planning.target import load_target
+from edgedd.planning.target_file import write_target
 from edgedd.report.preview import preview
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import load_target
-from edgedd.target_file import write_target
 
 DISK_BYTES = 2**20
 DATA = tiny_images(30, (1, 8, 8), 3)

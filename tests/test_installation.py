@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from installing import state_of
 
-from edgedd import installation
-from edgedd.bundle import ARCHIVE, MANIFEST, PREDICT, SIGNATURE, TRAIN_STEP, Bundle
+from edgedd.bundles import installation
+from edgedd.bundles.bundle import ARCHIVE, MANIFEST, PREDICT, SIGNATURE, TRAIN_STEP, Bundle
+from edgedd.bundles.installation import install, rollback
 from edgedd.device import Student
 from edgedd.errors import BundleError, SettingError
 from edgedd.exporting import export
-from edgedd.installation import install, rollback
 from edgedd.synthetic_set import SyntheticSet
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_and_a_read_only_one(bundles: dict[str, Path], tmp_path: Pat
     """On a file system that really is; what was installed there still loads."""
     code = """
 import sys
-from edgedd import installation
+from edgedd.bundles import installation
 from edgedd.errors import SettingError
 installation.verify = lambda path, **_: installation.Bundle.load(path)
 try:
@@ -161,7 +161,7 @@ print(installation.Bundle.load(sys.argv[2] + "/current").mode)
 """
     script = f"""
 mount -t tmpfs -o size=1m none "$1" || exit 77
-"$2" -c 'import sys; from edgedd.installation import install; install(*sys.argv[1:])' "$3" "$1/app" || exit 1
+"$2" -c 'import sys; from edgedd.bundles.installation import install; install(*sys.argv[1:])' "$3" "$1/app" || exit 1
 {'mount -o remount,ro "$1"' if "ro" in options else 'head -c 1m /dev/zero > "$1/filler" 2> "$1/../said"'}
 "$2" -c "$5" "$4" "$1/app"
 """

@@ -10,14 +10,14 @@ import onnx
 import pytest
 from tiny_sets import random_set
 
-from edgedd import memory_model
 from edgedd.device import Student, free_memory
 from edgedd.errors import BudgetError
 from edgedd.exporting import export
 from edgedd.exporting.builder import GraphBuilder
 from edgedd.exporting.memory import execution_order, peak_bytes_per_image
-from edgedd.memory_model import Breakdown, largest_map_bytes, predict, workers
 from edgedd.parameterization import LowRank
+from edgedd.planning import memory_model
+from edgedd.planning.memory_model import Breakdown, largest_map_bytes, predict, workers
 
 CONV, LINEAR = (8, 3, 3, 3), (10, 32)
 PARAMETERS = {"conv": CONV, "linear": LINEAR}

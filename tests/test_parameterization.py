@@ -18,8 +18,8 @@ from edgedd.parameterization import (
     SharedBasis,
     parameterization_from_dict,
 )
-from edgedd.quantize import packed_size
-from edgedd.set_tensors import tensor_specs
+from edgedd.storage.quantize import packed_size
+from edgedd.storage.set_tensors import tensor_specs
 
 SHAPE = (3, 13, 14)
 EVEN = (3, 10, 14)

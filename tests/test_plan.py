@@ -9,12 +9,12 @@ import pytest
 from tiny_data import tiny_images
 
 import edgedd
-from edgedd import plan_choice, planner
 from edgedd.errors import BudgetError, EdgeddError, SettingError, TargetError
 from edgedd.parameterization import LowRank
-from edgedd.plan_choice import candidates, judged, relative_budget
-from edgedd.target import load_target
-from edgedd.target_file import write_target
+from edgedd.planning import choice, planner
+from edgedd.planning.choice import candidates, judged, relative_budget
+from edgedd.planning.target import load_target
+from edgedd.planning.target_file import write_target
 
 SHAPE, BOARD = (3, 16, 16), "raspberry-pi-zero-2w"
 TABLE = {
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("own")
 @pytest.fixture(autouse=True)
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep of three forms, whatever is shipped."""
-    monkeypatch.setattr(plan_choice, "sweep", lambda: TABLE)
+    monkeypatch.setattr(choice, "sweep", lambda: TABLE)
 
 
 def planned(**wanted: Any) -> Any:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tiny_sets import random_set
 
 import edgedd
-from edgedd import planner
 from edgedd.errors import BudgetError, SettingError
 from edgedd.parameterization import DCT, PARAMETERIZATIONS, Formation, LowRank, Parameterization, Pixels, SharedBasis
-from edgedd.quantize import BITS
+from edgedd.planning import planner
+from edgedd.storage.quantize import BITS
 
 CLASSES = ("cat", "dog", "été")
 PROVENANCE: dict[str, Any] = {"method": "dm", "seed": 0, "command": "edgedd distill"}

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedd import quantize
 from edgedd.errors import SettingError
+from edgedd.storage import quantize
 
 FEW = (8, 4, 2)
 

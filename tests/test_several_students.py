@@ -9,13 +9,13 @@ import pytest
 from conftest import Command
 from device_bundle import blobs
 
-from edgedd.bundle import CARD, MANIFEST, PREDICT, TRAIN_STEP, Bundle, file_of
+from edgedd.bundles.bundle import CARD, MANIFEST, PREDICT, TRAIN_STEP, Bundle, file_of
+from edgedd.bundles.installation import install
+from edgedd.bundles.verification import verify
 from edgedd.device import Student
 from edgedd.errors import BudgetError, BundleError, ExportError, SettingError
 from edgedd.exporting import export
-from edgedd.installation import install
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.verification import verify
 
 NAMES = ("convnet2-w8", "convnet1-w4", "mlp")
 BOARD = "raspberry-pi-zero-2w"

@@ -9,11 +9,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from edgedd.bundle import ARCHIVE, MANIFEST, SIGNATURE, Bundle
+from edgedd.bundles.bundle import ARCHIVE, MANIFEST, SIGNATURE, Bundle
+from edgedd.bundles.signature import read_private_key, signature
 from edgedd.device import Student
 from edgedd.errors import BundleError, MissingExtra, SettingError
 from edgedd.exporting import export
-from edgedd.signature import read_private_key, signature
 from edgedd.synthetic_set import SyntheticSet
 
 # RFC 8032, section 7.1, test 3

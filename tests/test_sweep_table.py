@@ -9,9 +9,9 @@ import pytest
 
 import edgedd
 from edgedd.parameterization import Parameterization, parameterization_from_dict
-from edgedd.plan_choice import TABLE, candidates
-from edgedd.target import load_target
-from edgedd.target_file import write_target
+from edgedd.planning.choice import TABLE, candidates
+from edgedd.planning.target import load_target
+from edgedd.planning.target_file import write_target
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 SWEPT = {name: json.loads((RESULTS / f"sweep_{name}.json").read_text()) for name in ("cifar10", "fashion-mnist")}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgedd.errors import TargetError
-from edgedd.target import KINDS, Target, load_target, targets
+from edgedd.planning.target import KINDS, Target, load_target, targets
 
 FOLDER = Path(__file__).parent.parent / "targets"
 SHIPPED = tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edgedd import this_machine
 from edgedd.errors import TargetError
-from edgedd.target import KINDS, load_target
+from edgedd.planning import this_machine
+from edgedd.planning.target import KINDS, load_target
 
 pytestmark = pytest.mark.usefixtures("own")
 

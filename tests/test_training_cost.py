@@ -9,9 +9,9 @@ from edgedd.augmentation import Augmentation
 from edgedd.device.calibration import fitted
 from edgedd.exporting.training_facts import facts_for
 from edgedd.parameterization import LowRank, Pixels
+from edgedd.planning.training_cost import STEP_NODES, STEP_PASSES, Pace, Share, Work, step_flops, step_seconds
 from edgedd.recipe import Recipe
 from edgedd.students import student
-from edgedd.training_cost import STEP_NODES, STEP_PASSES, Pace, Share, Work, step_flops, step_seconds
 
 PLAIN = Recipe(augmentation=Augmentation())
 WORK = Work(flops=10**9, moved_bytes=10**8, fixed_bytes=10**7, nodes=100)

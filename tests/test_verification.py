@@ -11,9 +11,9 @@ from conftest import Command, Made
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from edgedd.bundle import ARCHIVE, CARD, MANIFEST, PREDICT, SET, SIGNATURE, TARGET, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import ARCHIVE, CARD, MANIFEST, PREDICT, SET, SIGNATURE, TARGET, TRAIN_STEP, Bundle
+from edgedd.bundles.verification import verify
 from edgedd.errors import BundleError, EdgeddError
-from edgedd.verification import verify
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from edgedd.baselines.coded import Coded
 from edgedd.baselines.pool import Pool
 from edgedd.baselines.real_set import RealSet
 from edgedd.baselines.stores import Store
-from edgedd.planner import LONGEST_RECIPE
+from edgedd.planning.planner import LONGEST_RECIPE
 
 Make = Callable[[int], RealSet]
 BEST_QUALITY = 95

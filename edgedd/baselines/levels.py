@@ -8,7 +8,7 @@ import numpy as np
 
 from edgedd.baselines import picture_files
 from edgedd.errors import FormatError
-from edgedd.quantize import pack, packed_size, unpack
+from edgedd.storage.quantize import pack, packed_size, unpack
 
 Shape = tuple[int, int, int]
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from edgedd import set_metadata
 from edgedd.baselines.levels import Shape, lossless, plain
 from edgedd.baselines.stores import Store, store_from
-from edgedd.compact_file import DICTIONARY, deflated
 from edgedd.errors import FormatError
 from edgedd.parameterization import Pixels
 from edgedd.recipe import Recipe
+from edgedd.storage import set_metadata
+from edgedd.storage.compact_file import DICTIONARY, deflated
 from edgedd.synthetic_set import SyntheticSet, quantize_labels
 
 MAGIC = b"edr\x01"

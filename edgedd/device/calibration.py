@@ -2,7 +2,7 @@
 
 Training graphs that are shipped are timed with single images and with four at once on one thread. From that, by
 least squares of relative errors, come the rates of products and of moving bytes and the time of a call
-(edgedd.training_cost), and from all cores together their gain over one.
+(edgedd.planning.training_cost), and from all cores together their gain over one.
 """
 
 import gzip
@@ -20,21 +20,21 @@ from typing import Any
 import numpy as np
 
 import edgedd
-from edgedd import memory_model
 from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
-from edgedd.bundle import PREDICT, SET, TRAIN_STEP, Bundle
-from edgedd.bundle_writing import write_bundle
+from edgedd.bundles.bundle import PREDICT, SET, TRAIN_STEP, Bundle
+from edgedd.bundles.writing import write_bundle
 from edgedd.device.planned_bundle import facts_of_bundle
 from edgedd.device.student import Student
 from edgedd.errors import TargetError
 from edgedd.parameterization import LowRank
+from edgedd.planning import memory_model
+from edgedd.planning.target import THIS_MACHINE, Source, Target, load_target, user_folder
+from edgedd.planning.target_file import write_target
+from edgedd.planning.this_machine import this_machine
+from edgedd.planning.training_cost import Share, step_share, worker_share
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import THIS_MACHINE, Source, Target, load_target, user_folder
-from edgedd.target_file import write_target
-from edgedd.this_machine import this_machine
-from edgedd.training_cost import Share, step_share, worker_share
 
 STUDENTS = ("convnet3-w16", "convnet3-w64", "convnet3-w128")
 FORM, NUM_CLASSES, IPC = LowRank((3, 32, 32), 8, 1, 4), 10, 16

@@ -5,12 +5,12 @@ Letters: b rows, n images, C channels, H and W pixels, r rank, S subspaces.
 
 import numpy as np
 
-from edgedd.dct import DCT
-from edgedd.formation import Formation
-from edgedd.interpolation import bilinear
-from edgedd.low_rank import LowRank
-from edgedd.shared_basis import SharedBasis
-from edgedd.subspaces import subspace
+from edgedd.parameterization.dct import DCT
+from edgedd.parameterization.formation import Formation
+from edgedd.parameterization.interpolation import bilinear
+from edgedd.parameterization.low_rank import LowRank
+from edgedd.parameterization.shared_basis import SharedBasis
+from edgedd.parameterization.subspaces import subspace
 from edgedd.synthetic_set import SyntheticSet
 
 

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from edgedd import memory_model
-from edgedd.bundle import TRAIN_STEP
+from edgedd.bundles.bundle import TRAIN_STEP
 from edgedd.device.sessions import Sessions
 from edgedd.errors import BudgetError
-from edgedd.machine import CGROUPS, PROC, available_bytes, memory_groups, text_of
-from edgedd.memory_model import Breakdown
+from edgedd.planning import memory_model
+from edgedd.planning.machine import CGROUPS, PROC, available_bytes, memory_groups, text_of
+from edgedd.planning.memory_model import Breakdown
 from edgedd.synthetic_set import SyntheticSet
 
 

@@ -1,9 +1,9 @@
 """What the planner asks of a bundle's training graph, read by onnxruntime from the graph's metadata."""
 
-from edgedd.bundle import TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import TRAIN_STEP, Bundle
 from edgedd.device.sessions import Runtime, Sessions
 from edgedd.errors import BundleError
-from edgedd.placement import GraphFacts
+from edgedd.planning.placement import GraphFacts
 
 
 def facts_of_bundle(bundle: Bundle) -> GraphFacts:

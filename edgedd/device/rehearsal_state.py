@@ -16,12 +16,12 @@ import safetensors
 import safetensors.numpy
 
 from edgedd.atomic import write_bytes
-from edgedd.bundle import SET
+from edgedd.bundles.bundle import SET
 from edgedd.device.rehearsal import MOST_BUFFER_BYTES, Rehearsal
 from edgedd.device.rehearsal_run import Run, Settings
 from edgedd.device.student import Student
 from edgedd.errors import EdgeddError, FormatError
-from edgedd.set_metadata import class_names, strict_json
+from edgedd.storage.set_metadata import class_names, strict_json
 
 VERSION, KEY = 1, "edgedd.rehearsal"
 _KEYS = {"version", "student", "set", "classes", "pending", "added", "buffer_bytes", "seed", "draws", "steps", "run"}

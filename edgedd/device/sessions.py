@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedd.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
 from edgedd.errors import BundleError, SettingError
-from edgedd.machine import usable_cores
 from edgedd.parameters import ParameterSpec
-from edgedd.training_cost import Work
+from edgedd.planning.machine import usable_cores
+from edgedd.planning.training_cost import Work
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +57,7 @@ class Facts:
         carried: inputs that a step gives back changed, with their shapes: p.*, b.* and the optimizer's state.
         asked: names of all inputs.
         activation_bytes: predicted peak of activations per image of a micro-batch; what the arena takes on top is in
-            edgedd.memory_model.
+            edgedd.planning.memory_model.
         batch_statistics: whether the batch is normalised by its own mean and variance.
         work: what one of its turns computes; None in graphs that do not say.
         outputs: logits of an image, as many as the set's classes and the spare ones together.

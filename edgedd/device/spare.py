@@ -11,7 +11,7 @@ import numpy as np
 
 from edgedd.errors import FormatError, SettingError
 from edgedd.parameters import ParameterSpec, initial_parameters
-from edgedd.set_metadata import class_names
+from edgedd.storage.set_metadata import class_names
 
 WEIGHT, BIAS = "head.weight", "head.bias"
 UNUSED = np.float32(-1e4)

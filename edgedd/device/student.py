@@ -14,14 +14,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from edgedd.augmentation import Draw, draw, unchanged
-from edgedd.bundle import SET, WEIGHTS, Bundle
+from edgedd.bundles.bundle import SET, WEIGHTS, Bundle
 from edgedd.device.batches import batches
 from edgedd.device.images import checked_batch, checked_labels, checked_rows, normalised
 from edgedd.device.sessions import Runtime, Sessions
 from edgedd.device.spare import extended, initial_weights, widened, with_new, without_unused
 from edgedd.device.trainer import Batch, Trainer
 from edgedd.errors import BundleError, DataError, FormatError, SettingError
-from edgedd.memory_model import even_share, suited_micro_batch
+from edgedd.planning.memory_model import even_share, suited_micro_batch
 from edgedd.synthetic_set import SyntheticSet
 from edgedd.weights import load_weights, save_weights, saved_classes
 

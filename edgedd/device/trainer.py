@@ -14,7 +14,7 @@ from edgedd.device.free_memory import Room
 from edgedd.device.sessions import Sessions, value
 from edgedd.device.spare import widened
 from edgedd.errors import BudgetError, EdgeddError
-from edgedd.memory_model import part_size
+from edgedd.planning.memory_model import part_size
 from edgedd.synthetic_set import SyntheticSet, restore_factors
 
 NO_MEMORY = ("bad_alloc", "failed to allocate", "out of memory")

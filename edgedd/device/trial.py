@@ -17,7 +17,7 @@ from edgedd.device.decoding import decoded
 from edgedd.device.student import PREDICT_BATCH, Student
 from edgedd.errors import EdgeddError, SettingError
 from edgedd.labelled_images import load_data
-from edgedd.machine import PROC, text_of
+from edgedd.planning.machine import PROC, text_of
 from edgedd.stratified import held_out
 from edgedd.synthetic_set import SyntheticSet
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from edgedd.distillation.methods import method_named
 from edgedd.distillation.options import Options
 from edgedd.labelled_images import LabelledImages
-from edgedd.plan_question import FORM_OPTIONS, Question, Wanted
-from edgedd.planning import planned
+from edgedd.planning.plan import planned
+from edgedd.planning.question import FORM_OPTIONS, Question, Wanted
+from edgedd.planning.target import training_target
 from edgedd.students import default_student
-from edgedd.target import training_target
 
 
 def for_target(options: Options, data: LabelledImages) -> Options:

@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import edgedd
-
-TABLE = Path(edgedd.__file__).parent / "forecasts.json"
+TABLE = Path(__file__).parent / "forecasts.json"
 
 
 @cache

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgedd import planner
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import compact_budget, networks
 from edgedd.distillation.compute import Compute
@@ -24,6 +23,7 @@ from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Trainer
 from edgedd.labelled_images import LabelledImages
 from edgedd.parameterization import Parameterization, Pixels
+from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from edgedd.parameterization import LowRank, Parameterization, SharedBasis
-from edgedd.shared_basis import BASIS_RMS
-from edgedd.subspaces import subspace
+from edgedd.parameterization.shared_basis import BASIS_RMS
+from edgedd.parameterization.subspaces import subspace
 
 Factors = Mapping[str, torch.Tensor]
 COLLAPSED = 1e-6  # of the largest diagonal entry of R: such a mapper is left as it is

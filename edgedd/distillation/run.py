@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import edgedd
-from edgedd import planner
 from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
@@ -30,6 +29,7 @@ from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Trainer
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
+from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet

@@ -7,7 +7,7 @@ import numpy as np
 from edgedd.distillation import recipe_search
 from edgedd.distillation.methods import Method, image_lr
 from edgedd.distillation.options import Options
-from edgedd.planner import Storage
+from edgedd.planning.planner import Storage
 from edgedd.students import default_student, student
 
 DEFAULT_IMAGE_PASSES = 1_250_000

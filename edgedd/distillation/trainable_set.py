@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgedd import quantize
 from edgedd.distillation import rate
 from edgedd.parameterization import Parameterization
+from edgedd.storage import quantize
 
 
 @dataclass

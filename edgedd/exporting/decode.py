@@ -6,8 +6,8 @@ Letters: k rows, n stored images, r rank, S subspaces. `rows` may be empty.
 import numpy as np
 
 from edgedd.exporting.builder import GraphBuilder
-from edgedd.interpolation import places
 from edgedd.parameterization import DCT, Formation, LowRank, Parameterization, Pixels, SharedBasis
+from edgedd.parameterization.interpolation import places
 
 PER_IMAGE = ("images", "core", "coefficients")
 

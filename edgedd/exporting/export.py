@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 import edgedd
-from edgedd.bundle import (
+from edgedd.bundles.bundle import (
     CARD,
     MOST_STUDENTS,
     PREDICT,
@@ -22,8 +22,9 @@ from edgedd.bundle import (
     Bundle,
     file_of,
 )
-from edgedd.bundle_writing import refuse_other, write_bundle
-from edgedd.card import card
+from edgedd.bundles.card import card
+from edgedd.bundles.signature import read_private_key
+from edgedd.bundles.writing import refuse_other, write_bundle
 from edgedd.errors import ExportError, SettingError
 from edgedd.exporting.forward import Forward
 from edgedd.exporting.networks import of_student
@@ -31,14 +32,13 @@ from edgedd.exporting.own_model import own_model
 from edgedd.exporting.training_facts import facts_of
 from edgedd.exporting.training_graph import prediction_graph, training_graph
 from edgedd.parameterization import MAX_SIDE
-from edgedd.placement import load_of, place
-from edgedd.set_metadata import MAX_CLASSES
-from edgedd.signature import read_private_key
+from edgedd.planning.placement import load_of, place
+from edgedd.planning.target import Target, training_target
+from edgedd.planning.target_file import target_text
+from edgedd.storage.set_metadata import MAX_CLASSES
 from edgedd.students import default_student
 from edgedd.students import student as student_named
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import Target, training_target
-from edgedd.target_file import target_text
 from edgedd.weights import load_weights, saved_classes, weights_bytes
 
 MAX_GRAPH_BYTES = 150_000

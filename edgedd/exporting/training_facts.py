@@ -7,9 +7,9 @@ import onnx
 from edgedd.augmentation import Augmentation
 from edgedd.exporting.training_graph import training_graph
 from edgedd.parameterization import Parameterization
-from edgedd.placement import GraphFacts
+from edgedd.planning.placement import GraphFacts
+from edgedd.planning.training_cost import Work
 from edgedd.recipe import Recipe
-from edgedd.training_cost import Work
 
 USUAL_AUGMENTATION = Augmentation(flip=0.5, shift=2)
 

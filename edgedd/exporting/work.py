@@ -12,7 +12,7 @@ from edgedd.exporting.builder import GraphBuilder
 from edgedd.exporting.decode import decode, factor_inputs
 from edgedd.exporting.memory import VIEWS
 from edgedd.parameterization import Parameterization
-from edgedd.training_cost import Work
+from edgedd.planning.training_cost import Work
 
 STORED = 128
 LOOP_NODES = 15

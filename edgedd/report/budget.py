@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from edgedd.plan_result import Plan
+from edgedd.planning.result import Plan
 from edgedd.report.figures import figure_for, save
 
 COLOURS = ("#5b6770", "#8d99a6", "#2f6f9f", "#4fa3d1", "#9fcbe6", "#c9a227", "#6b9e5a")

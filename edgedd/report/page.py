@@ -10,7 +10,7 @@ from typing import Any
 
 import edgedd
 from edgedd.atomic import refuse_unwritable, write_bytes
-from edgedd.bundle import ARCHIVE, Bundle
+from edgedd.bundles.bundle import ARCHIVE, Bundle
 from edgedd.device import Student
 from edgedd.errors import MissingExtra, SettingError
 from edgedd.labelled_images import LabelledImages, load_data

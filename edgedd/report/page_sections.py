@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from edgedd.bundle import Bundle
+from edgedd.bundles.bundle import Bundle
 from edgedd.errors import BudgetError, TargetError, printable
 from edgedd.labelled_images import LabelledImages
-from edgedd.planning import plan_bundle
+from edgedd.planning.plan import plan_bundle
+from edgedd.planning.target import THIS_MACHINE
 from edgedd.report import charts, pictures
 from edgedd.report.learning import Learning
 from edgedd.synthetic_set import SyntheticSet
-from edgedd.target import THIS_MACHINE
 
 MOST_IN_A_TABLE = 12  # classes whose confusion is a table; more are a picture
 MOST_CLASSES, MOST_PAIRS = 100, 12

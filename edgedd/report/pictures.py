@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from edgedd.errors import MissingExtra, printable
-from edgedd.formation import Formation
-from edgedd.low_rank import LowRank
+from edgedd.parameterization.formation import Formation
+from edgedd.parameterization.low_rank import LowRank
+from edgedd.parameterization.shared_basis import SharedBasis
 from edgedd.report.preview import pixels
-from edgedd.shared_basis import SharedBasis
 from edgedd.synthetic_set import SyntheticSet
 
 CLASS_PIXELS = 70_000  # of all decoded images together: about 200 kB of PNG

@@ -1,0 +1,1 @@
+"""The commands beside `distill`, `export` and `train`, and what all of them print."""
