@@ -4,6 +4,7 @@ from typing import Any
 
 from stored import read_all
 
+SELECTIONS = ("random", "herding", "kmeans")
 KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
 
 
@@ -29,7 +30,9 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _line(data: str, row: dict[str, Any]) -> str:
     spread = f" ± {100 * row['spread']:.1f}" if len(row["accuracies"]) > 1 else ""
-    if "storage" not in row:
+    if row.get("method") in SELECTIONS:
+        what = f"real images in the set's form ({row['method']}; teacher labels)"
+    elif "storage" not in row:
         what = f"**synthetic set** ({row['method']})"
     else:
         kind = KINDS.get(row["storage"], f"real images, {row['storage']}")

@@ -99,15 +99,53 @@ def continual() -> str:
 
 
 def prototyping() -> str:
-    """Rank correlations, a line a data set."""
+    """Rank correlations, a line a data set and synthetic set."""
     lines = [
-        "| data | bytes of the set | networks | rank correlation | least without any one |",
-        "|---|---|---|---|---|",
+        "| data | bytes of the set | images a class | steps | networks | rank correlation | least without any one |",
+        "|---|---|---|---|---|---|---|",
     ]
-    results = read_all("prototyping_")
+    commands = []
+    for result in read_all("prototyping_"):
+        for found in sorted(result["summary"], key=lambda found: result["sets"][found["set"]]["bytes"]):
+            about = result["sets"][found["set"]]
+            name = about["command"].split()[2]
+            figures = (about["steps"], found["students"], found["spearman"], found["spearman_least_without_one"])
+            lines.append(f"| {name} | {about['bytes']:,} | {about['ipc']} | {' | '.join(map(str, figures))} |")
+            commands.append(f"`{about['command']}`")
+    return "\n".join([*lines, "", f"One training of each network on each. {', '.join(commands)}."])
+
+
+def cross_architecture() -> str:
+    """Accuracies by student, a line a data set and synthetic set."""
+    results = read_all("cross_architecture_")
+    students = list(dict.fromkeys(name for result in results for name in result["students"]))
+    lines = [
+        f"| data | made by | images a class | bytes | {' | '.join(students)} | largest drop |",
+        "|---|---|---|---|" + "---|" * len(students) + "---|",
+    ]
     for result in results:
-        found, name = result["summary"], result["command"].split()[2]
-        figures = (found["students"], found["spearman"], found["spearman_least_without_one"])
-        lines.append(f"| {name} | {result['set']['bytes']:,} | {' | '.join(map(str, figures))} |")
+        sets = {known["file"]: known for known in result["sets"]}
+        for found in result["summary"]:
+            about, trained = sets[found["file"]], found["students"]
+            name = result["rows"][0]["command"].split()[2]
+            cells = [name, about["provenance"]["method"], str(about["ipc"]), f"{about['bytes']:,}"]
+            cells += [f"{100 * trained[s]['accuracy']:.1f} %" if s in trained else "" for s in students]
+            lines.append(f"| {' | '.join(cells)} | {100 * found['largest_drop']:.1f} |")
+    commands = dict.fromkeys(f"`{row['command']}`" for result in results for row in result["rows"])
+    return "\n".join([*lines, "", f"{', '.join(commands)}."])
+
+
+def trajectories() -> str:
+    """Accuracy at equal bytes and equal time, a line a data set, budget and method, the best first."""
+    lines = ["| data | bytes | method | test accuracy | trainings |", "|---|---|---|---|---|"]
+    results = read_all("trajectory_methods_")
+    for result in results:
+        name = result["command"].split()[2]
+        for row in result["summary"]:
+            spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
+            accuracy = f"{100 * row['accuracy']:.1f}{spread} %"
+            lines.append(f"| {name} | {row['budget']:,} | {row['contender']} | {accuracy} | {row['seeds']} |")
     commands = " and ".join(f"`{result['command']}`" for result in results)
-    return "\n".join([*lines, "", f"One training of each network on each. {commands}."])
+    first = results[0]
+    about = f"Mean and sample deviation over seeds; networks of width {first['width']}, student {first['student']}."
+    return "\n".join([*lines, "", f"{about} {commands}."])

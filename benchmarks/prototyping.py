@@ -4,14 +4,16 @@
     python benchmarks/prototyping.py NAME DATA.npz SET.safetensors [--epochs 2] [--steps 300] [--seeds 1]
 
 Each student is trained twice from the same kind of start and tested once on the same test images: on SET as a device
-does (onnxruntime, the set's recipe shortened to --steps), and on all training images with their labels for --epochs
-(torch, compiled in float32: where it was measured bfloat16 won 1.2x for a ConvNet and lost 2.6x for MobileNet; SGD with
-momentum 0.9, batch 128, learning rate 0.02 falling along a cosine, weight decay 5e-4, no augmentation). A few epochs
-are not convergence: the reference is how networks rank after the same short training on real images. Each finished
-training is kept in benchmarks/results/prototyping_NAME.json, and a second call goes on with what is missing.
+does (onnxruntime, the set's recipe shortened to --steps; as many as on the images compare like with like), and on all
+training images with their labels for --epochs (torch, compiled in float32: where it was measured bfloat16 won 1.2x for
+a ConvNet and lost 2.6x for MobileNet; SGD with momentum 0.9, batch 128, learning rate 0.02 falling along a cosine,
+weight decay 5e-4, no augmentation). A few epochs are not convergence: the reference is how networks rank after the same
+short training on real images. Each finished training is kept in benchmarks/results/prototyping_NAME.json, and a second
+call goes on with what is missing; another SET is compared with the same trainings on images.
 """
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
@@ -25,6 +27,7 @@ import torch
 from surroundings import surroundings
 
 import edgedd
+from edgedd.atomic import write_bytes
 from edgedd.distillation import networks
 from edgedd.distillation.compute import Compute
 from edgedd.parameters import initial_parameters
@@ -48,6 +51,7 @@ STUDENTS = (
     "resnet8",
     "mobilenet-tiny",
 )
+DATA = "data"  # what a row calls all training images; a set is called by its file
 BATCH, LR, MOMENTUM, WEIGHT_DECAY, TEST_BATCH = 128, 0.02, 0.9, 5e-4, 500
 
 
@@ -99,18 +103,20 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: list[dict[str, Any]], file: str) -> dict[str, Any]:
     """Correlation over the students that have both accuracies; the least of it when any one student is left out."""
     names = list(dict.fromkeys(row["student"] for row in rows))
     means = {
-        (name, kind): float(np.mean([row["accuracy"] for row in rows if (row["student"], row["on"]) == (name, kind)]))
-        for name, kind in {(row["student"], row["on"]) for row in rows}
+        (name, on): float(np.mean([row["accuracy"] for row in rows if (row["student"], row["on"]) == (name, on)]))
+        for name, on in {(row["student"], row["on"]) for row in rows}
     }
-    both = [name for name in names if (name, "set") in means and (name, "data") in means]
-    found: dict[str, Any] = {"students": len(both)}
-    found["accuracies"] = {name: {kind: round(means[name, kind], 4) for kind in ("set", "data")} for name in both}
+    both = [name for name in names if (name, file) in means and (name, DATA) in means]
+    found: dict[str, Any] = {"set": file, "students": len(both)}
+    found["accuracies"] = {
+        name: {"set": round(means[name, file], 4), DATA: round(means[name, DATA], 4)} for name in both
+    }
     if len(both) > 3:
-        first, second = (np.array([means[name, kind] for name in both]) for kind in ("set", "data"))
+        first, second = (np.array([means[name, on] for name in both]) for on in (file, DATA))
         others = [np.arange(len(both)) != k for k in range(len(both))]
         found["spearman"] = round(spearman(first, second), 3)
         found["spearman_least_without_one"] = round(min(spearman(first[o], second[o]) for o in others), 3)
@@ -118,18 +124,25 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def described(arguments: argparse.Namespace, synthetic: edgedd.SyntheticSet) -> dict[str, Any]:
-    """What all rows share: the set, the lengths of training, the command."""
+    """Of a set: what made it, the recipe, the command that compares it."""
     form, recipe = synthetic.parameterization.as_dict(), synthetic.recipe.as_dict()
-    of_set = {"bytes": synthetic.nbytes, "ipc": synthetic.ipc, "form": form, "recipe": recipe}
+    about = {"bytes": synthetic.nbytes, "ipc": synthetic.ipc, "form": form, "recipe": recipe}
     command = (
         f"python benchmarks/prototyping.py {arguments.name} {Path(arguments.data).name} {Path(arguments.set).name}"
     )
-    return {
-        "epochs": arguments.epochs,
+    return about | {
+        "provenance": dict(synthetic.provenance),
         "steps": min(arguments.steps, synthetic.recipe.steps),
-        "set": of_set | {"provenance": dict(synthetic.provenance)},
         "command": f"{command} --epochs {arguments.epochs} --steps {arguments.steps} --seeds {arguments.seeds}",
+        **surroundings(),
     }
+
+
+def missing(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    """Student, what it is trained on, seed."""
+    done = {(row["student"], row["on"], row["seed"]) for row in rows}
+    wanted = itertools.product(range(arguments.seeds), arguments.students, (Path(arguments.set).name, DATA))
+    return [(name, on, seed) for seed, name, on in wanted if (name, on, seed) not in done]
 
 
 def main() -> None:
@@ -146,29 +159,21 @@ def main() -> None:
     torch.set_num_threads(1)
     data, synthetic = edgedd.load_data(arguments.data), edgedd.SyntheticSet.load(arguments.set)
     path = RESULTS / f"prototyping_{arguments.name}.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
-    done = {(row["student"], row["on"], row["seed"]) for row in rows}
-    facts = described(arguments, synthetic)
-    todo = [
-        (name, kind, seed)
-        for seed in range(arguments.seeds)
-        for name in arguments.students
-        for kind in ("set", "data")
-        if (name, kind, seed) not in done
-    ]
-    for name, kind, seed in todo:
+    stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"sets": {}, "rows": []}
+    rows, sets = stored["rows"], stored["sets"]
+    sets[Path(arguments.set).name] = described(arguments, synthetic)
+    for name, on, seed in missing(arguments, rows):
         begun = time.perf_counter()
-        if kind == "set":
-            accuracy = by_set(synthetic, data, name, arguments.steps, seed)
-        else:
+        if on == DATA:
             accuracy = by_data(data, name, arguments.epochs, seed)
-        row = {"student": name, "on": kind, "seed": seed, "accuracy": accuracy}
+        else:
+            accuracy = by_set(synthetic, data, name, arguments.steps, seed)
+        row = {"student": name, "on": on, "seed": seed, "accuracy": accuracy}
         rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
-        result = {"summary": summary(rows), **facts, "rows": rows, **surroundings()}
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
-        temporary.replace(path)
-        print(rows[-1], result["summary"].get("spearman"), flush=True)
+        lines = [summary(rows, file) for file in sets]
+        result = {"summary": lines, "epochs": arguments.epochs, "sets": sets, "rows": rows}
+        write_bytes(path, json.dumps(result, indent=1).encode() + b"\n")
+        print(rows[-1], lines[-1].get("spearman"), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,42 +7,13 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
 from docs_tables import ablations, continual, plan, prototyping, service
-from stored import read, read_all
+from stored import read
 
 ROOT = Path(__file__).parent.parent
-
-
-def accuracy() -> str:
-    """One line a data set and method."""
-    lines = [
-        "| data | trained on | file bytes | images a class | test accuracy | trainings | time to distil |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    notes = []
-    results = read_all("real_images_")
-    for result in results:
-        lines += [_line(result, row) for row in result["rows"]]
-        notes.append(f"`{result['command']}` on {result['cores']} cores of {result['processor']}")
-    student = results[-1]["rows"][0]["student"]
-    notes_text = " and ".join(notes)
-    about = f"Student {student}, mean and sample deviation over trainings. Made by {notes_text}."
-    return "\n".join([*lines, "", about])
-
-
-def _line(result: dict[str, Any], row: dict[str, Any]) -> str:
-    ours = f"**synthetic set** ({row['method']})"
-    what = "random real images, teacher labels" if row["method"] == "random" else ours
-    spread = f" ± {100 * row['spread']:.1f}" if len(row["accuracies"]) > 1 else ""
-    minutes = f"{row['distil_seconds'] / 60:.1f} min"
-    return (
-        f"| {result['data']['name']} | {what} | {row['bytes']:,} | {row['ipc']} "
-        f"| {100 * row['accuracy']:.1f}{spread} % | {len(row['accuracies'])} | {minutes} |"
-    )
 
 
 def demo() -> str:
@@ -56,10 +27,10 @@ def demo() -> str:
     return "\n".join([*lines, "", note])
 
 
-TABLES = {"accuracy": accuracy, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
+TABLES = {"accuracy_per_byte": accuracy_per_byte, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 DOCS = {
     "docs/device.md": {"memory": memory, "continual": continual, "prototyping": prototyping, "service": service},
-    "docs/methods.md": {"accuracy": accuracy, "accuracy_per_byte": accuracy_per_byte, "ablations": ablations},
+    "docs/methods.md": {"ablations": ablations},
     "docs/targets.md": {"plan": plan},
 }
 
