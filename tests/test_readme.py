@@ -65,7 +65,7 @@ def test_every_link_leads_to_a_file(link: str) -> None:
     assert link.startswith("https://") or (ROOT / link).exists()
 
 
-@pytest.mark.parametrize("name", ["accuracy", "demo"])
+@pytest.mark.parametrize("name", ["accuracy_per_byte", "demo"])
 def test_tables_have_their_place(name: str) -> None:
     begin, end = f"<!-- table:{name} -->\n", f"<!-- /table:{name} -->\n"
     assert README.count(begin) == README.count(end) == 1
