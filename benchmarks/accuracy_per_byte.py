@@ -114,7 +114,8 @@ def main() -> None:
     if arguments.data:
         data = edgedd.load_data(arguments.data)
         results.data |= {"fingerprint": data.fingerprint, "test_images": len(data.test_images)}
-        lists = {"bytes": arguments.bytes, "set": [path.name for path in arguments.set], "stores": arguments.stores}
+        lists = {"bytes": arguments.bytes, "set": [path.name for path in arguments.set]}
+        lists |= {"stores": arguments.stores} if arguments.bytes else {}
         words = [f"--{name} {' '.join(map(str, values))}" for name, values in lists.items() if values]
         command = (
             f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} {' '.join(words)}"
