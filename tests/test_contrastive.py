@@ -51,6 +51,14 @@ def plain(z1: torch.Tensor, z2: torch.Tensor, classes: list[int], kind: str, tem
     return total / (2 * count)
 
 
+def test_networks_in_bfloat16_leave_the_losses_in_float32() -> None:
+    z1, z2 = (z.float() for z in views())
+    classes = torch.tensor([0, 1, 1, 2, 2, 2])
+    plain_losses = nt_xent(z1, z2, TEMPERATURE), sup_con(z1, z2, classes, TEMPERATURE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (nt_xent(z1, z2, TEMPERATURE), sup_con(z1, z2, classes, TEMPERATURE)) == plain_losses
+
+
 @pytest.mark.parametrize("kind", ["ntxent", "masked", "supcon"])
 def test_losses_are_the_papers_formulas(kind: str) -> None:
     z1, z2 = views()

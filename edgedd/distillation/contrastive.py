@@ -69,7 +69,7 @@ def nt_xent(
     """
     count = len(z1)
     z, others = _views(z1, z2)
-    logits = (z @ z.T) / temperature
+    logits = _cosines(z) / temperature
     if classes is not None:
         twice = classes.repeat(2)
         same = twice[:, None] == twice[None, :]
@@ -84,7 +84,7 @@ def sup_con(z1: torch.Tensor, z2: torch.Tensor, classes: torch.Tensor, temperatu
     z1, z2: features (b, d); classes (b,).
     """
     z, others = _views(z1, z2)
-    logits = (z @ z.T) / temperature
+    logits = _cosines(z) / temperature
     twice = classes.repeat(2)
     positives = ((twice[:, None] == twice[None, :]) & others).to(z.dtype)
     log_chance = logits - torch.logsumexp(torch.where(others, logits, NEVER), dim=1, keepdim=True)
@@ -95,6 +95,15 @@ def _views(z1: torch.Tensor, z2: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     """Both views as unit vectors (2b, d), and where a pair is not one view with itself (2b, 2b)."""
     z = F.normalize(torch.cat([z1, z2]), dim=1)
     return z, ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+
+
+def _cosines(z: torch.Tensor) -> torch.Tensor:
+    """Of unit vectors (n, d) with one another (n, n), in their own precision where networks run in bfloat16.
+
+    There compiled second derivatives of the losses came out as NaN.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        return z @ z.T
 
 
 def _own(count: int, device: torch.device) -> torch.Tensor:
