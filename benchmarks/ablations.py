@@ -112,7 +112,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
     finished = {(r["pair"], r["side"], r["seed"]) for r in rows}
     command = f"python benchmarks/ablations.py {arguments.name} {Path(arguments.data).name} --seeds {arguments.seeds}"
-    facts = {"student": STUDENT, "student_steps": STEPS, "width": WIDTH, "ipc": IPC, "command": command}
+    about = {"command": command + (f" --pairs {arguments.pairs}" if arguments.pairs != ",".join(SHORT) else "")}
+    facts = {"student": STUDENT, "student_steps": STEPS, "width": WIDTH, "ipc": IPC}
     lock, begun, before = threading.Lock(), time.monotonic(), len(rows)
     total = len(arguments.pairs.split(",")) * 2 * arguments.seeds
 
@@ -122,7 +123,7 @@ def main() -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or ():
                 with lock:
-                    rows.append(json.loads(line))
+                    rows.append(json.loads(line) | about)
                     result = {"summary": summary(rows), **facts, "rows": rows, **surroundings()}
                     path.write_text(json.dumps(result, indent=1) + "\n")
                     left = (time.monotonic() - begun) / (len(rows) - before) * (total - len(rows)) / 60

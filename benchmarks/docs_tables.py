@@ -17,10 +17,11 @@ def ablations() -> str:
         gain = f"{round(100 * row['gain'], 1) + 0.0:+.1f} ± {100 * row['gain_spread']:.1f}"
         counts = f"{row['iterations']:,} | {row['seeds']}"
         lines.append(f"| {name} | {before} | {after} | {counts} | {' | '.join(figures)} | {gain} |")
-    result, commands = results["cifar10"], [f"`{result['command']}`" for result in results.values()]
+    result = results["cifar10"]
+    commands = dict.fromkeys(f"`{row['command']}`" for each in results.values() for row in each["rows"])
     note = (
         f"Mean and sample deviation, gains in pairs; {result['ipc']} images a class, networks of width "
-        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; {' and '.join(commands)}."
+        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; {', '.join(commands)}."
     )
     return "\n".join([*lines, "", note])
 
