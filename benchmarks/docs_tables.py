@@ -116,26 +116,6 @@ def prototyping() -> str:
     return "\n".join([*lines, "", f"One training of each network on each. {', '.join(commands)}."])
 
 
-def cross_architecture() -> str:
-    """Accuracies by student, a line a data set and synthetic set."""
-    results = read_all("cross_architecture_")
-    students = list(dict.fromkeys(name for result in results for name in result["students"]))
-    lines = [
-        f"| data | made by | images a class | bytes | {' | '.join(students)} | largest drop |",
-        "|---|---|---|---|" + "---|" * len(students) + "---|",
-    ]
-    for result in results:
-        sets = {known["file"]: known for known in result["sets"]}
-        for found in result["summary"]:
-            about, trained = sets[found["file"]], found["students"]
-            name = result["rows"][0]["command"].split()[2]
-            cells = [name, about["provenance"]["method"], str(about["ipc"]), f"{about['bytes']:,}"]
-            cells += [f"{100 * trained[s]['accuracy']:.1f} %" if s in trained else "" for s in students]
-            lines.append(f"| {' | '.join(cells)} | {100 * found['largest_drop']:.1f} |")
-    commands = dict.fromkeys(f"`{row['command']}`" for result in results for row in result["rows"])
-    return "\n".join([*lines, "", f"{', '.join(commands)}."])
-
-
 def trajectories() -> str:
     """Accuracy at equal bytes and equal time, a line a data set, budget and method, the best first."""
     lines = ["| data | bytes | method | test accuracy | trainings |", "|---|---|---|---|---|"]
@@ -149,7 +129,7 @@ def trajectories() -> str:
     commands = " and ".join(f"`{result['command']}`" for result in results)
     first = results[0]
     about = (
-        "Mean and sample deviation over seeds, about 25 s of one core each; mtt moves pixels with hard labels, the "
+        "Mean and sample deviation over seeds, at most 26 s of one core each; mtt moves pixels with hard labels, the "
         f"others low-rank images with soft ones; networks of width {first['width']}, student {first['student']}."
     )
     return "\n".join([*lines, "", f"{about} {commands}."])

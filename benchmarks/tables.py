@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
-from docs_tables import ablations, continual, cross_architecture, plan, prototyping, service, trajectories
+from docs_tables import ablations, continual, plan, prototyping, service, trajectories
 from stored import read
 
 ROOT = Path(__file__).parent.parent
@@ -30,11 +30,7 @@ def demo() -> str:
 TABLES = {"accuracy_per_byte": accuracy_per_byte, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 DOCS = {
     "docs/device.md": {"memory": memory, "continual": continual, "prototyping": prototyping, "service": service},
-    "docs/methods.md": {
-        "ablations": ablations,
-        "cross_architecture": cross_architecture,
-        "trajectories": trajectories,
-    },
+    "docs/methods.md": {"ablations": ablations, "trajectories": trajectories},
     "docs/targets.md": {"plan": plan},
 }
 
