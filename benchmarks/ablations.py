@@ -11,6 +11,7 @@ a fifth as long. They run where they are named.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def main() -> None:
     about = {"command": command + (f" --pairs {arguments.pairs}" if arguments.pairs != ",".join(SHORT) else "")}
     facts = {"student": STUDENT, "student_steps": STEPS, "width": WIDTH, "ipc": IPC}
     lock, begun, before = threading.Lock(), time.monotonic(), len(rows)
-    total = len(arguments.pairs.split(",")) * 2 * arguments.seeds
+    wanted = itertools.product(arguments.pairs.split(","), (0, 1), range(arguments.seeds))
+    total = before + sum(one not in finished for one in wanted)
 
     def work(pair: str, side: int) -> None:
         seeds = [s for s in range(arguments.seeds) if (pair, side, s) not in finished]

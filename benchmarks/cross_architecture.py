@@ -17,12 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
 from edgedd.atomic import write_bytes
 
-RESULTS = Path(__file__).parent / "results"
 STUDENTS = ("convnet3-w32", "alexnet", "vgg11", "resnet18-in")
 
 
@@ -32,7 +32,7 @@ def shortened(synthetic: edgedd.SyntheticSet, steps: int) -> edgedd.SyntheticSet
 
 
 def described(file: str, synthetic: edgedd.SyntheticSet) -> dict[str, Any]:
-    """Of a set: what made it, its size, and the recipe that students get."""
+    """Of a set: what made it, its size, and its own recipe."""
     about = {"file": file, "bytes": synthetic.nbytes, "ipc": synthetic.ipc, "recipe": synthetic.recipe.as_dict()}
     return about | {"form": synthetic.parameterization.as_dict(), "provenance": dict(synthetic.provenance)}
 
@@ -79,9 +79,10 @@ def main() -> None:
     done = {(row["file"], row["student"], row["seed"]) for row in rows}
     wanted = itertools.product(arguments.sets, range(arguments.seeds), arguments.students)
     for file, seed, student in [w for w in wanted if (w[0].name, w[2], w[1]) not in done]:
-        synthetic, begun = shortened(edgedd.SyntheticSet.load(file), arguments.steps), time.perf_counter()
+        synthetic, begun = edgedd.SyntheticSet.load(file), time.perf_counter()
         sets[file.name] = described(file.name, synthetic)
-        accuracy = edgedd.evaluate(synthetic, data, [student], seeds=1, seed=seed)[0]["accuracy"]
+        short = shortened(synthetic, arguments.steps)
+        accuracy = edgedd.evaluate(short, data, [student], seeds=1, seed=seed)[0]["accuracy"]
         row = {"file": file.name, "student": student, "seed": seed, "accuracy": accuracy, "command": arguments.command}
         rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)} | surroundings())
         found = {"summary": summary(rows, students), "students": students, "sets": list(sets.values()), "rows": rows}
