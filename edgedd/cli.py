@@ -22,7 +22,9 @@ UsageError: Any = typer.BadParameter.__base__  # of click, or of the copy of it 
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Seed = Annotated[int, typer.Option(help="the same seed gives the same file", min=0)]
 Data = Annotated[str, typer.Option("--data", help="built-in name, .npz file, or folder of class folders")]
-METHODS = "auto, frepo, dm, idm, iid, dc, dsa, dcc, dsac, mtt, datm, lss, contrastive, random, herding, kmeans"
+METHODS = (
+    "auto, snapshots, frepo, dm, idm, iid, dc, dsa, dcc, dsac, mtt, datm, lss, contrastive, random, herding, kmeans"
+)
 STUDENTS = "convnet<depth>-w<width>[-bn|-gn|-ln|-none], resnet8, mobilenet-tiny, mlp, alexnet, vgg11, resnet18-in"
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="a synthetic set (.safetensors)")]
 

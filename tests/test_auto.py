@@ -114,7 +114,7 @@ def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatc
         "iterations": 6,
         "width": 8,
         "recipe": Recipe(steps=5),
-        "settings": {"pool": "2", "batch_real": "16", "batch_synthetic": "12"},
+        "settings": {"networks": "2", "train_steps": "10", "real_per_class": "16"},
     }
     first, second = (edgedd.distill(data, method="auto", **options) for _ in range(2))
     assert first.to_bytes() == second.to_bytes()

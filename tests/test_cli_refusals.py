@@ -54,7 +54,7 @@ def refused(command: Command, here: Path) -> Refused:
     ("arguments", "words"),
     [
         ("", "bytes nor ipc"),
-        ("--bytes 3000 --method nothing", "unknown method 'nothing', wanted one of auto, frepo, dm, idm"),
+        ("--bytes 3000 --method nothing", "unknown method 'nothing', wanted one of auto, snapshots, frepo, dm, idm"),
         ("--bytes 3000 --set width=3", "no setting 'width', wanted one of lr, "),
         ("--bytes 3000 --set lr", "--set lr: wanted NAME=VALUE"),
         ("--bytes 3000 --set =3", "wanted NAME=VALUE"),

@@ -30,8 +30,10 @@ TRAJECTORY = {
     "batch": "8",
 }
 MATCHED = SAMPLE | {"image_steps": "3", "epochs": "1"}
+SNAPSHOTS = {"width": "8", "networks": "1", "train_steps": "20", "real_per_class": "40"}
 SMALL = {
-    "auto": {"width": "8", "pool": "3", "max_age": "60", "batch_real": "32"},
+    "auto": SNAPSHOTS,
+    "snapshots": SNAPSHOTS,
     "frepo": {"width": "8", "pool": "3", "batch_real": "32"},
     "dm": SAMPLE,
     "idm": SAMPLE | YOUNG,

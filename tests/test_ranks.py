@@ -36,6 +36,7 @@ SETTINGS = {
     "dsa": {"batch_real": "9", "width": "8", "image_steps": "2", "epochs": "2", "warm_up_networks": "1"},
     "dsac": {"batch_real": "9", "width": "8", "image_steps": "2", "epochs": "2", "warm_up_networks": "1"},
     "frepo": {"batch_real": "33", "width": "8", "pool": "2"},
+    "snapshots": {"networks": "1", "train_steps": "6", "real_per_class": "9", "width": "8"},
     "mtt": SEGMENTS,
     "lss": SEGMENTS | {"contrastive": "0.1", "start": "random"},
 }
@@ -99,7 +100,8 @@ def factors(synthetic: SyntheticSet) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "methods", ["dm,dsac", *(pytest.param(some, marks=pytest.mark.slow) for some in ("iid,dsa,frepo", "mtt,lss"))]
+    "methods",
+    ["dm,snapshots", *(pytest.param(some, marks=pytest.mark.slow) for some in ("dsac,iid,dsa,frepo", "mtt,lss"))],
 )
 def test_two_ranks_give_the_factors_of_one(methods: str, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()

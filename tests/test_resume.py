@@ -53,6 +53,7 @@ def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str) -> None:
     options = OPTIONS | {"method": method}
     if method == "auto":
         options = {k: v for k, v in options.items() if k not in {"ipc", "rank", "labels"}} | {"bytes": 800}
+        options["settings"] = {"networks": "1", "train_steps": "10", "real_per_class": "20"}
     if method == "dm":
         options |= {"settings": {"batch_real": "8"}, "bits": 2}
     unbroken = edgedd.distill("digits", **options).to_bytes()

@@ -25,6 +25,7 @@ from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import FINALISTS, Search, Validation
 from edgedd.distillation.run_length import NARROW
+from edgedd.distillation.snapshots import Snapshots
 from edgedd.distillation.teacher import Teacher
 from edgedd.distillation.training import Trainer
 from edgedd.errors import SettingError
@@ -74,7 +75,8 @@ class BaselineSearch:
         work = 6.0 * 128 * narrow.multiply_adds * recipe_search.TRIAL_STEPS * trials
         compute = Compute.choose("cpu", compiled=work > COMPILE_ABOVE_FLOPS)
         real = RealImages.of(self.training, compute)
-        teacher = Teacher(real, Options(ipc=1, labels="teacher", seed=seed), compute, self._told)
+        options = Options(ipc=1, labels="teacher", seed=seed)
+        teacher = Teacher(real, options, compute, self._told, Snapshots.networks)  # as many as label `auto`'s sets
         self.trainer = Trainer(narrow, compute)
         self.pool = Pool(real, teacher, seed)
         self.done, self.all = 0, 0

@@ -2,21 +2,31 @@
 
 What `auto` does was chosen by paired runs on validation images (benchmarks/results/auto_choices*.json). Images are
 stored as entropy-coded frequencies, several times as many as pixels or low-rank factors in the same bytes; they start
-as real images with a teacher's labels, within the bytes from the first step on; FRePo moves coefficients and labels
-under a price on bits; it ends early when short trainings on the validation split no longer gain, and the set is
-compared there with what it started from, each by whole trainings, before the search for its recipe.
+as real images with a teacher's labels, within the bytes from the first step on. Their class means are matched on
+snapshots of networks trained on the real images (edgedd.distillation.snapshots) under a price on bits. The run ends
+early when short trainings on the validation split no longer gain, and the set is compared there with what it started
+from, before the search for its recipe.
 """
+
+from dataclasses import replace
+
+import numpy as np
 
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
 from edgedd.distillation.options import Options
-from edgedd.distillation.recipe_search import Search
+from edgedd.distillation.recipe_search import Search, Validation
 from edgedd.distillation.selection import Selection
+from edgedd.distillation.snapshots import Snapshots
+from edgedd.distillation.teacher import Teacher
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
+NETWORKS = ((3, 1), (6, 2))  # minutes below which so many networks are trained
+CHOICE_STEPS, CLEAR = 600, 0.02
+MIRROR_COSTS = 0.03
 ASKED = ("parameterization", "rank", "bits", "subspaces", "formation", "ipc", "target")
 
 
@@ -31,12 +41,34 @@ def recipe(augmentation: Augmentation) -> Recipe:
     return Recipe(steps=recipe_search.LONGEST, augmentation=augmentation)
 
 
-def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:
-    """What does better in whole trainings on the validation split: the set, or the real images it started from.
+def sized(method: Snapshots, minutes: float | None) -> Snapshots:
+    """As many networks as the minutes allow beside the distilling; their number is the method's own without minutes."""
+    count = next((n for limit, n in NETWORKS if minutes is not None and minutes < limit), method.networks)
+    return replace(method, networks=count)
 
-    Short ones do not tell: on Fashion-MNIST a set that was level with its start at 250 steps was 1.6 points behind it
-    at 600. Each is trained once even where time has run out.
+
+def augmentation(teacher: Teacher, validation: Validation) -> Augmentation:
+    """Of what passes the networks: shifts, and mirrors where the teacher, who saw none, knows mirrored images nearly
+    as well as the others.
     """
-    search.length = distilled.recipe.steps
+    real = teacher.real
+    seen, mirrored = (
+        teacher.trainer.accuracy(teacher.parameters, images, validation.labels, real.mean, real.std)
+        for images in (validation.images, np.ascontiguousarray(validation.images[..., ::-1]))
+    )
+    shift = max(1, min(real.shape[1:]) // 16)
+    return Augmentation(shift=shift, flip=0.5 if mirrored > seen - MIRROR_COSTS else 0.0)
+
+
+def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:
+    """What does better on the validation split: the set, or the real images it started from.
+
+    In trainings of CHOICE_STEPS: on Fashion-MNIST a set that was level with its start at 250 steps was 1.6 points
+    behind it at 600. Each is trained once even where time has run out, and twice where they are within CLEAR.
+    """
+    search.length = min(CHOICE_STEPS, distilled.recipe.steps)
     both = [start, distilled]
-    return search.best(both, [search.score(candidate) for candidate in both])[0]
+    scores = [search.score(candidate) for candidate in both]
+    if abs(scores[0] - scores[1]) > CLEAR:
+        return both[scores[1] > scores[0]]
+    return search.best(both, scores)[0]

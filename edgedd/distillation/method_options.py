@@ -20,6 +20,8 @@ def method_of(options: Options) -> Method:
             settings.setdefault("contrastive", str(options.contrastive))
         if options.labels in ("hard", "teacher"):
             settings["lr_labels"] = "0"
+        if options.labels == "hard" and hasattr(method_named(method), "label_temperature"):
+            settings["label_temperature"] = "0"
         method = method_named(method, settings)
     elif options.contrastive is not None:
         raise SettingError("contrastive is for named methods: set the field of the method object instead")

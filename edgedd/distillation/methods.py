@@ -26,6 +26,7 @@ from edgedd.distillation.idm import IDM
 from edgedd.distillation.iid import IID
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.selection import Selection
+from edgedd.distillation.snapshots import Snapshots
 from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.trajectory_matching import CONTRASTIVE, DATM, LSS, MTT
 from edgedd.errors import SettingError
@@ -73,7 +74,8 @@ class Method(Protocol):
 
 
 METHODS: dict[str, Method] = {
-    "auto": FRePo(pool=4, max_age=600, aged=True, width=32, ridge=0.3, lr=0.02, lr_labels=0.02),
+    "auto": Snapshots(),
+    "snapshots": Snapshots(),
     "frepo": FRePo(),
     "dm": DM(),
     "idm": IDM(),

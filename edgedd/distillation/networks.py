@@ -1,5 +1,6 @@
 """Student networks as plain functions of their parameters, so that many networks share one compiled pass."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -53,6 +54,12 @@ def logits(
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> logits (b, K), float32; `buffers` and `training` as in `features`."""
     return F.linear(features(network, parameters, images, buffers, training), parameters[-2], parameters[-1])
+
+
+def mean_prediction(outputs: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
+    """Logits (n, K) of several networks -> the logarithm (n, K) of their mean softmax at a temperature."""
+    predictions = torch.stack([F.log_softmax(values / temperature, dim=1) for values in outputs])
+    return torch.logsumexp(predictions, 0) - math.log(len(predictions))
 
 
 def soft_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

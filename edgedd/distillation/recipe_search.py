@@ -126,18 +126,12 @@ def choose_augmentation(
     trainer: Trainer,
     *,
     seed: Sequence[int],
-    wide: bool = False,
-    deadline: float | None = None,
     on_trial: OnTrial | None = None,
 ) -> Augmentation:
-    """Mirror and shift where they help students of this set: what the networks that distil will see.
-
-    Shifts, which suit most data, are tried first, in case the `deadline` comes soon. See `choose_recipe` for `wide`.
-    """
+    """Mirror and shift where they help students of this set: what the networks that distil will see."""
     none, shifted, *others = light_augmentations(*synthetic.parameterization.shape[1:])
     candidates = with_augmentations(synthetic, (shifted, none, *others))
     search = Search(validation, trainer, seed, len(candidates) + FINALISTS, on_trial)
-    search.deadline, search.length = deadline, synthetic.recipe.steps if wide else search.length
     return search.best(candidates)[0].recipe.augmentation
 
 

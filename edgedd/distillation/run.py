@@ -35,7 +35,7 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 WIDTH = 64
-AUGMENTATION_BY, SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.3, 0.2, 0.05, 0.25  # of the minutes
+SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.1  # of the minutes
 log = logging.getLogger("edgedd")
 
 
@@ -73,6 +73,8 @@ class Distillation:
             self.options = replace(options, labels=getattr(self.method, "labels", "auto"))
         self.classes, self.fingerprint = data.classes, data.fingerprint
         self.auto = options.method == auto.NAME
+        if self.auto and "networks" not in (options.settings or {}):
+            self.method = auto.sized(self.method, options.minutes)  # type: ignore[arg-type]
         wanted = planner.parameterization_for(
             data.shape,
             options.parameterization or getattr(self.method, "parameterization", None) or auto.kind(options),
@@ -156,7 +158,7 @@ class Distillation:
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
             if self.compact and self.options.bytes:
                 compact_budget.fit_step(synthetic, lambda: self._size(synthetic), self.options.bytes)
-            augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic).as_dict()))
+            augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic, teacher).as_dict()))
         else:
             count = self.storage.ipc * self.real.num_classes
             synthetic = TrainableSet.blank(form, count, self.real.num_classes, device)
@@ -224,13 +226,14 @@ class Distillation:
         )
         return stored.packed() if self.compact or self.options.compact else stored
 
-    def _augmentation(self, synthetic: TrainableSet) -> Augmentation:
+    def _augmentation(self, synthetic: TrainableSet, teacher: Teacher) -> Augmentation:
         """For the networks that distil: what suits the start of the set on the validation split."""
         if not chooses_augmentation(self.method):
             return Augmentation()
-        start = self._stored(synthetic, 0, auto.recipe(Augmentation()) if self.auto else Recipe())
+        if self.auto:
+            return auto.augmentation(teacher, self.validation)
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
-        common["wide"], common["deadline"] = self.auto, self._after(AUGMENTATION_BY)
+        start = self._stored(synthetic, 0, Recipe())
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:

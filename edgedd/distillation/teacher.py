@@ -23,10 +23,20 @@ HARD_LOGIT = 20.0
 
 
 class Teacher:
-    """The teacher of a run, trained when it is first asked: labels that stay hard need none."""
+    """The teacher of a run, trained when it is first asked: labels that stay hard need none.
 
-    def __init__(self, real: RealImages, options: Options, compute: Compute, on_step: OnStep | None = None) -> None:
-        self.real, self.options, self.compute, self.on_step = real, options, compute, on_step
+    `count` networks may label together, by the mean of their predictions; features are the first one's.
+    """
+
+    def __init__(
+        self,
+        real: RealImages,
+        options: Options,
+        compute: Compute,
+        on_step: OnStep | None = None,
+        count: int = 1,
+    ) -> None:
+        self.real, self.options, self.compute, self.on_step, self.count = real, options, compute, on_step, count
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -36,9 +46,16 @@ class Teacher:
 
     @cached_property
     def parameters(self) -> list[torch.Tensor]:
-        """Trained."""
-        generator = np.random.default_rng([self.options.seed, 0])
-        return train_teacher(self.trainer, self.real, generator, self.on_step)
+        """Of the first network, trained."""
+        return self._trained([self.options.seed, 0])
+
+    @cached_property
+    def others(self) -> list[list[torch.Tensor]]:
+        """Of the other networks, trained."""
+        return [self._trained([self.options.seed, 0, number]) for number in range(1, self.count)]
+
+    def _trained(self, seed: list[int]) -> list[torch.Tensor]:
+        return train_teacher(self.trainer, self.real, np.random.default_rng(seed), self.on_step)
 
     def features(self, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
         """Normalised images (b, C, H, W) -> features (b, d), float32."""
@@ -50,15 +67,14 @@ class Teacher:
     def start_logits(self, images: torch.Tensor) -> np.ndarray:
         """Label logits (n, K) for normalised `images` (n, C, H, W) in class-major order.
 
-        Hard labels are one-hot; otherwise the teacher's logits at temperature 2, of the images as they are before
+        Hard labels are one-hot; otherwise the teacher's prediction at temperature 2, for the images as they are before
         storage.
         """
         count, num_classes = len(images), self.real.num_classes
         if self.options.labels == "hard":
             return HARD_LOGIT * np.eye(num_classes, dtype=np.float32)[np.arange(count) * num_classes // count]
-        outputs = self.trainer.logits(self.parameters, images) / TEMPERATURE
-        logits: np.ndarray = torch.log_softmax(outputs, dim=1).cpu().numpy()
-        return logits
+        outputs = [self.trainer.logits(network, images) for network in (self.parameters, *self.others)]
+        return networks.mean_prediction(outputs, TEMPERATURE).cpu().numpy()
 
 
 def train_teacher(

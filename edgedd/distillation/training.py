@@ -1,6 +1,6 @@
 """Train a student with torch by a recipe: teachers on real images, and students on a synthetic set for validation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,10 +36,22 @@ class Trainer:
 
         SGD exactly as the training graph does it: weight decay added to the gradient, then momentum.
         """
+        return self.trajectory(sample, recipe, generator, [recipe.steps], on_step)[-1]
+
+    def trajectory(
+        self,
+        sample: Callable[[int], Batch],
+        recipe: Recipe,
+        generator: np.random.Generator,
+        ages: Sequence[int],
+        on_step: OnStep | None = None,
+    ) -> list[list[torch.Tensor]]:
+        """What `fit` gives, as it is after each of the `ages`, in steps and rising, up to `recipe.steps`."""
         parameters = [p.requires_grad_() for p in networks.fresh(self.network, generator, self.compute.device)]
         optimizer = torch.optim.SGD(
             parameters, lr=recipe.student_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
+        kept = []
         for step in range(recipe.steps):
             optimizer.param_groups[0]["lr"] = recipe.learning_rate(step)
             images, labels = sample(recipe.batch_size)
@@ -49,9 +61,11 @@ class Trainer:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            if step + 1 in ages:
+                kept.append([p.detach().clone() for p in parameters])
             if on_step:
                 on_step(step)
-        return [p.detach() for p in parameters]
+        return kept
 
     def logits(self, parameters: networks.Parameters, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
         """Normalised images (N, C, H, W) -> logits (N, K) in float32, whatever the precision of the passes."""

@@ -22,7 +22,7 @@ MAX_IPC = 10_000
 COMMAND_SLACK = 32
 COMPACT_FRONT = 150  # bytes of a compact file's metadata, mean, std and one step
 COMPACT_LABEL = 5.5  # bytes of a soft label of ten classes in a compact file
-COMPACT_IMAGE = (46.0, 0.34)  # bytes of a 3x32x32 image where a class has an uint8 image's bytes, and their growth
+COMPACT_IMAGE = (29.0, 0.34)  # bytes of a 32x32 image where a class has an uint8 image's bytes, and their growth
 _TAKES: dict[str, tuple[str, ...]] = {
     "low_rank": ("rank", "subspaces"),
     "pixels": (),
@@ -154,9 +154,9 @@ def stores_compact(parameterization: Parameterization) -> bool:
 def compact_images(budget_bytes: int, parameterization: Parameterization, num_classes: int) -> int:
     """Images a class of a compact file.
 
-    Four times the bytes go to two and a half times the images, each finer. Measured with real CIFAR-10 images and a
-    teacher's labels at 30,720 bytes (benchmarks/results/auto_choices.json): 60 a class beat 120 coarser ones; other
-    sizes follow by the square root of their pixels, not measured.
+    Four times the bytes go to two and a half times the images, each finer. Measured with `snapshots` on CIFAR-10 at
+    30,720 bytes (benchmarks/results/auto_choices.json), where 90 a class beat 59 and 130; on Fashion-MNIST at 31,360
+    bytes 73 beat 140. Other sizes follow by the square root of their pixels, not measured.
 
     Raises BudgetError for fewer bytes than one image a class needs.
     """
@@ -167,8 +167,9 @@ def compact_images(budget_bytes: int, parameterization: Parameterization, num_cl
             f"{budget_bytes} bytes are too few for {num_classes} classes in a compact file, wanted at least {least}: "
             "raise the bytes"
         )
-    values, per_class = math.prod(parameterization.shape), (budget_bytes - COMPACT_FRONT) / num_classes
-    image = at_one * math.sqrt(values / 3072) * (per_class / values) ** power
+    values, pixels = math.prod(parameterization.shape), math.prod(parameterization.shape[1:])
+    per_class = (budget_bytes - COMPACT_FRONT) / num_classes
+    image = at_one * math.sqrt(pixels / 1024) * (per_class / values) ** power
     return int(np.clip(per_class // (image + COMPACT_LABEL * num_classes / 10), 1, MAX_IPC))
 
 

@@ -1,0 +1,105 @@
+"""Matching class means on snapshots of trained networks: the loss written plainly, and the labels of the ensemble."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import tiny_images
+
+from edgedd.augmentation import Augmentation
+from edgedd.distillation import auto, networks
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.method_options import method_of
+from edgedd.distillation.options import Options
+from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.recipe_search import Validation
+from edgedd.distillation.snapshots import Ensemble, Snapshots
+from edgedd.distillation.teacher import Teacher
+from edgedd.distillation.trainable_set import TrainableSet
+from edgedd.labelled_images import LabelledImages
+from edgedd.parameterization import Pixels
+from edgedd.recipe import Recipe
+
+SHAPE = (3, 8, 8)
+CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
+METHOD = Snapshots(networks=2, train_steps=14, real_per_class=10**6, width=8, augmentation=Augmentation())
+
+
+@pytest.fixture(scope="module")
+def real() -> RealImages:
+    return RealImages.of(tiny_images(count=90, shape=SHAPE, num_classes=3), CPU)
+
+
+def some(real: RealImages, ipc: int = 4) -> TrainableSet:
+    rows = real.rows_at_random(ipc, np.random.default_rng(5))
+    logits = np.zeros((len(rows), real.num_classes))
+    return TrainableSet.start(Pixels(SHAPE, 16), real.normalised(rows).numpy(), logits, CPU.device)
+
+
+def trained(real: RealImages, method: Snapshots = METHOD) -> Ensemble:
+    state = Ensemble(method, real, CPU)
+    state.train(real, np.random.default_rng(1))
+    return state
+
+
+def test_the_loss_is_the_distance_of_class_means_over_their_spread(real: RealImages) -> None:
+    state, synthetic = trained(real), some(real)
+    generator = np.random.default_rng(0)
+    loss, _ = METHOD.loss(synthetic, real, state, generator)
+    number = int(np.random.default_rng(0).integers(len(state.weights)))
+
+    def features(images: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            return networks.features(state.passes.network, state.weights[number], images).numpy()
+
+    ours = features(synthetic.images()).reshape(3, 4, -1).mean(1)
+    theirs = np.stack([features(real.normalised(rows)).mean(0) for rows in real.classwise])
+    expected = ((ours - theirs) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum()
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real: RealImages) -> None:
+    state, generator = trained(real), np.random.default_rng(1)
+    assert len(state.weights) == len(state.means) == 8
+    assert all(not torch.equal(young[0], old[0]) for young, old in pairwise(state.weights))
+    last = state.trainer.fit(real.sampler(generator), Recipe(student_lr=0.05, steps=14), generator)
+    assert all(torch.equal(p, q) for p, q in zip(last, state.weights[3], strict=True))
+
+
+def test_labels_are_the_mean_prediction_of_the_last_ages(real: RealImages) -> None:
+    state, synthetic = trained(real), some(real)
+    state.label(synthetic)
+    with torch.no_grad():
+        last = [networks.logits(state.passes.network, state.weights[k], synthetic.images()) for k in (3, 7)]
+        expected = torch.stack([torch.softmax(values / 1.5, 1) for values in last]).mean(0)
+        assert torch.allclose(synthetic.soft_labels(), expected, atol=1e-6)
+
+
+def test_hard_labels_stay(real: RealImages) -> None:
+    method = method_of(Options(method="snapshots", labels="hard", ipc=4))
+    assert isinstance(method, Snapshots)
+    synthetic = some(real)
+    trained(real, replace(METHOD, label_temperature=method.label_temperature)).label(synthetic)
+    assert torch.equal(synthetic.soft_labels(), torch.full((12, 3), 1 / 3))
+
+
+def test_as_many_networks_as_the_minutes_allow() -> None:
+    assert [auto.sized(Snapshots(), minutes).networks for minutes in (1, 5, 10, None)] == [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_mirrors_where_the_teacher_knows_mirrored_images(alike: bool) -> None:
+    """Classes differ by how bright a side is: the upper one, which a mirror keeps, or the left one."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 60, (200, 1, 8, 8)).astype(np.uint8)
+    labels = np.arange(200) % 2
+    for image, label in zip(images, labels, strict=True):
+        half = image[0, :4] if alike else image[0, :, :4]
+        half += np.uint8(120 * label)
+    data = LabelledImages(images[:160], labels[:160], images[160:], labels[160:], ("a", "b"), "sides")
+    real = RealImages.of(data, CPU)
+    teacher = Teacher(real, Options(ipc=1, labels="teacher"), CPU)
+    found = auto.augmentation(teacher, Validation(images[160:], labels[160:]))
+    assert (found.flip, found.shift) == (0.5 if alike else 0.0, 1)
