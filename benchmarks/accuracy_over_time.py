@@ -1,12 +1,14 @@
 """What a minute buys: validation accuracy of `auto` over the time it is given.
 
-    python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N [--minutes 1 5 15 60] [--student convnet3-w64]
+    python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N [--minutes 1 5 15 60] [--student convnet3-w32]
+    python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N --minutes M --set FILE
     python benchmarks/accuracy_over_time.py --draw
 
 A row a time: `edgedd distill --method auto --bytes N --minutes M` from scratch, then `--seeds` students trained with
 torch by the set's own recipe and tested on the validation part of the training images, which chose that recipe; the
 test split is never read. Finished rows stay in benchmarks/results/accuracy_over_time_NAME.json, and a second call goes
-on after the last. Rows say how many threads they had. `--draw` makes accuracy_over_time.png beside them, and
+on after the last. Rows say how many threads they had. With `--set` the run was made beforehand, by that command and
+with as many threads. `--draw` makes accuracy_over_time.png beside them, and
 edgedd/distillation/forecasts.json, from which `auto` forecasts.
 """
 
@@ -35,8 +37,29 @@ FORECASTS = Path(edgedd.__file__).parent / "distillation" / "forecasts.json"
 def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
     """One distillation, and the students trained from it."""
     begun = time.perf_counter()
+    synthetic = edgedd.SyntheticSet.load(arguments.set) if arguments.set else distilled(data, arguments, minutes)
+    seconds = None if arguments.set else round(time.perf_counter() - begun, 1)
+    found = accuracies(synthetic, data, arguments)
+    print(f"{arguments.bytes} bytes, {minutes:g} minutes: {100 * np.mean(found):.1f} %", flush=True)
+    return {
+        "budget_bytes": arguments.bytes,
+        "minutes": minutes,
+        "bytes": synthetic.nbytes,
+        "ipc": synthetic.ipc,
+        "iterations": synthetic.provenance["iterations"],
+        "distil_seconds": seconds,
+        "recipe": synthetic.recipe.as_dict(),
+        "student": arguments.student,
+        "accuracy": float(np.mean(found)),
+        "accuracies": found,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def distilled(data: Any, arguments: argparse.Namespace, minutes: float) -> Any:
+    """A set by `auto` in so many minutes."""
     with ProgressReport() as progress, tempfile.TemporaryDirectory() as folder:
-        synthetic = edgedd.distill(
+        return edgedd.distill(
             data,
             method="auto",
             bytes=arguments.bytes,
@@ -46,22 +69,6 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
             output=Path(folder) / "set.safetensors",
             on_step=lambda step: progress.report(*step),
         )
-    seconds = time.perf_counter() - begun
-    found = accuracies(synthetic, data, arguments)
-    print(f"{arguments.bytes} bytes, {minutes:g} minutes: {100 * np.mean(found):.1f} %", flush=True)
-    return {
-        "budget_bytes": arguments.bytes,
-        "minutes": minutes,
-        "bytes": synthetic.nbytes,
-        "ipc": synthetic.ipc,
-        "iterations": synthetic.provenance["iterations"],
-        "distil_seconds": round(seconds, 1),
-        "recipe": synthetic.recipe.as_dict(),
-        "student": arguments.student,
-        "accuracy": float(np.mean(found)),
-        "accuracies": found,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def accuracies(synthetic: Any, data: Any, arguments: argparse.Namespace) -> list[float]:
@@ -111,7 +118,8 @@ def main() -> None:
     parser.add_argument("data", nargs="?")
     parser.add_argument("--bytes", type=int)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 15, 60])
-    parser.add_argument("--student", default="convnet3-w64")
+    parser.add_argument("--set", type=Path)
+    parser.add_argument("--student", default="convnet3-w32")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draw", action="store_true")

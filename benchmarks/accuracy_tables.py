@@ -4,6 +4,11 @@ from typing import Any
 
 from stored import read_all
 
+MADE_BY = (
+    "Mean and sample deviation over trainings. `python benchmarks/accuracy_per_byte.py NAME DATA --student STUDENT "
+    "--seeds N`, with `--bytes BYTES --stores webp` or `--set FILE`; each row's command, recipe and machine are in "
+    "`benchmarks/results/accuracy_per_byte_NAME.json`."
+)
 SELECTIONS = ("random", "herding", "kmeans")
 KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
 
@@ -14,14 +19,10 @@ def accuracy_per_byte() -> str:
         "| data | student | bytes | trained on | images a class | test accuracy | trainings |",
         "|---|---|---|---|---|---|---|",
     ]
-    commands = []
     for result in read_all("accuracy_per_byte_"):
         for row in sorted(result["rows"], key=_place):
             lines.append(_line(result["data"]["name"], row))
-            commands.append(f"`{row['command']}`")
-    return "\n".join(
-        [*lines, "", f"Mean and sample deviation over trainings. Made by {', '.join(dict.fromkeys(commands))}."]
-    )
+    return "\n".join([*lines, "", MADE_BY])
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
