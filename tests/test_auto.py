@@ -9,7 +9,7 @@ from tiny_data import tiny_images
 from tiny_sets import golden
 
 import edgedd
-from edgedd.distillation import auto, recipe_search, teacher
+from edgedd.distillation import auto, recipe_search, training
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.options import Options
 from edgedd.distillation.recipe_search import Search, Validation
@@ -106,8 +106,8 @@ def test_a_search_that_has_no_time_left_keeps_the_recipe(monkeypatch: pytest.Mon
 def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
     monkeypatch.setattr(recipe_search, "LONGEST", 3)
-    monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
-    monkeypatch.setattr(teacher, "EPOCHS", 0)
+    monkeypatch.setattr(training, "LEAST_STEPS", 10)
+    monkeypatch.setattr(training, "EPOCHS", 0)
     data = tiny_images(count=60, shape=(3, 12, 12), num_classes=3)
     options: dict[str, Any] = {
         "bytes": 1000,

@@ -6,7 +6,7 @@ import torch
 from tiny_data import tiny_images
 
 import edgedd
-from edgedd.distillation import recipe_search, teacher
+from edgedd.distillation import recipe_search, training
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.methods import METHODS, method_named
@@ -137,7 +137,7 @@ def test_a_whole_run_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Compute, "choose", lambda *args, **kwargs: HALF)
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
     monkeypatch.setattr(recipe_search, "LONGEST", 3)
-    monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
+    monkeypatch.setattr(training, "LEAST_STEPS", 10)
     data = tiny_images(count=80, shape=SHAPE, num_classes=2)
     quick = {"settings": SMALL["frepo"], "recipe": edgedd.Recipe(steps=5)}
     made = edgedd.distill(data, method="frepo", ipc=2, iterations=2, width=8, **quick)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import edgedd
-from edgedd.distillation import checkpoint, recipe_search, teacher
+from edgedd.distillation import checkpoint, recipe_search, training
 from edgedd.distillation.loop import Progress
 from edgedd.errors import SettingError
 
@@ -38,8 +38,8 @@ def cut_at(iteration: int) -> Any:
 def short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 3)
     monkeypatch.setattr(recipe_search, "LONGEST", 3)
-    monkeypatch.setattr(teacher, "LEAST_STEPS", 10)
-    monkeypatch.setattr(teacher, "EPOCHS", 0)
+    monkeypatch.setattr(training, "LEAST_STEPS", 10)
+    monkeypatch.setattr(training, "EPOCHS", 0)
 
 
 @pytest.fixture

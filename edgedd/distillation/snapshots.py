@@ -23,7 +23,7 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.matching import Passes, by_class
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.distillation.training import Trainer
+from edgedd.distillation.training import Trainer, early_stop
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
@@ -38,7 +38,7 @@ class Snapshots:
 
     Attributes:
         networks: trained on the real images; each is kept at four ages.
-        train_steps: of each, with batches of 128.
+        train_steps: of each, with batches of 128; None: a teacher's, at most 1,400.
         real_per_class: real images a class that a mean is taken over; a smaller class gives all it has.
         width: channels of the ConvNet.
         label_temperature: of the ensemble's labels; 0: labels stay as they were.
@@ -46,7 +46,7 @@ class Snapshots:
     """
 
     networks: int = 4
-    train_steps: int = 1400
+    train_steps: int | None = None
     real_per_class: int = 1024
     width: int = 32
     label_temperature: float = 1.5
@@ -101,7 +101,7 @@ class Ensemble:
 
     def train(self, real: RealImages, generator: np.random.Generator) -> None:
         """Every network, kept at its ages, and the real images' means on each."""
-        count, steps = self.method.networks, self.method.train_steps
+        count, steps = self.method.networks, self.method.train_steps or early_stop(len(real.labels))
         recipe = Recipe(student_lr=STUDENT_LR, steps=steps, augmentation=self.augmentation)
         ages = sorted({max(1, round(age * steps)) for age in AGES})
         for number in range(count):

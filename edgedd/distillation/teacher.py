@@ -11,12 +11,10 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.training import Trainer
+from edgedd.distillation.training import Trainer, early_stop
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
-EPOCHS = 4
-LEAST_STEPS, MOST_STEPS = 300, 1400
 TEMPERATURE = 2.0
 WIDTH = 32
 HARD_LOGIT = 20.0
@@ -80,8 +78,8 @@ class Teacher:
 def train_teacher(
     trainer: Trainer, real: RealImages, generator: np.random.Generator, on_step: OnStep | None = None
 ) -> list[torch.Tensor]:
-    """A few epochs: at tiny budgets an early-stopped teacher makes better labels than a finished one."""
-    steps = int(np.clip(EPOCHS * len(real.labels) / 128, LEAST_STEPS, MOST_STEPS))
+    """A network trained until `early_stop`."""
+    steps = early_stop(len(real.labels))
     recipe = Recipe(student_lr=0.05, steps=steps, augmentation=Augmentation(shift=max(1, min(real.shape[1:]) // 16)))
 
     def report(step: int) -> None:

@@ -12,8 +12,15 @@ from edgedd.distillation.real_images import normalise
 from edgedd.recipe import Recipe
 from edgedd.students import Network
 
+EPOCHS = 4
+LEAST_STEPS, MOST_STEPS = 300, 1400
 Batch = tuple[torch.Tensor, torch.Tensor]
 OnStep = Callable[[int], None]
+
+
+def early_stop(images: int) -> int:
+    """Steps of a few epochs: at tiny budgets an early-stopped teacher makes better labels than a finished one."""
+    return int(np.clip(EPOCHS * images / 128, LEAST_STEPS, MOST_STEPS))
 
 
 class Trainer:
