@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draw", action="store_true")
     arguments = parser.parse_args()
+    if arguments.set and len(arguments.minutes) != 1:
+        parser.error("--set is one run: say its --minutes")
     if arguments.draw:
         draw()
         return

@@ -56,8 +56,8 @@ def augmentation(teacher: Teacher, validation: Validation) -> Augmentation:
         teacher.trainer.accuracy(teacher.parameters, images, validation.labels, real.mean, real.std)
         for images in (validation.images, np.ascontiguousarray(validation.images[..., ::-1]))
     )
-    shift = max(1, min(real.shape[1:]) // 16)
-    return Augmentation(shift=shift, flip=0.5 if mirrored > seen - MIRROR_COSTS else 0.0)
+    shifted, *_, both = recipe_search.light_augmentations(*real.shape[1:])
+    return both if mirrored > seen - MIRROR_COSTS else shifted
 
 
 def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:

@@ -13,14 +13,14 @@ def method_of(options: Options) -> Method:
     """The method, with the networks' width and the kind of labels asked for."""
     method = options.method
     if isinstance(method, str):
-        settings = dict(options.settings or {})
-        if hasattr(method_named(method), "width") and options.width is not None:
+        settings, known = dict(options.settings or {}), method_named(method)
+        if hasattr(known, "width") and options.width is not None:
             settings.setdefault("width", str(options.width))
         if options.contrastive is not None:
             settings.setdefault("contrastive", str(options.contrastive))
         if options.labels in ("hard", "teacher"):
             settings["lr_labels"] = "0"
-        if options.labels == "hard" and hasattr(method_named(method), "label_temperature"):
+        if options.labels == "hard" and hasattr(known, "label_temperature"):
             settings["label_temperature"] = "0"
         method = method_named(method, settings)
     elif options.contrastive is not None:

@@ -55,9 +55,9 @@ def augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
 
 
 def light_augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
-    """Mirror and shift, each or both or none: does a mirrored image keep its class?"""
+    """Shift, which suits most data, then none, mirror, and both: does a mirrored image keep its class?"""
     shift = max(1, min(height, width) // 16)
-    return (Augmentation(), Augmentation(shift=shift), Augmentation(flip=0.5), Augmentation(flip=0.5, shift=shift))
+    return (Augmentation(shift=shift), Augmentation(), Augmentation(flip=0.5), Augmentation(flip=0.5, shift=shift))
 
 
 @dataclass
@@ -129,8 +129,7 @@ def choose_augmentation(
     on_trial: OnTrial | None = None,
 ) -> Augmentation:
     """Mirror and shift where they help students of this set: what the networks that distil will see."""
-    none, shifted, *others = light_augmentations(*synthetic.parameterization.shape[1:])
-    candidates = with_augmentations(synthetic, (shifted, none, *others))
+    candidates = with_augmentations(synthetic, light_augmentations(*synthetic.parameterization.shape[1:]))
     search = Search(validation, trainer, seed, len(candidates) + FINALISTS, on_trial)
     return search.best(candidates)[0].recipe.augmentation
 
@@ -157,7 +156,7 @@ def choose_recipe(
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
     search.deadline, search.length = deadline, synthetic.recipe.steps if wide else search.length
     if learned:
-        shifted = light_augmentations(height, width)[1]
+        shifted = light_augmentations(height, width)[0]
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
         synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in recipes])[0]
     own = synthetic.recipe.augmentation

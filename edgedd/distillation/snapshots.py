@@ -6,12 +6,12 @@ images beforehand and are kept at several ages. The mean features of every class
 under augmentation, so that an iteration passes the synthetic images alone. The networks at their last age are an
 ensemble of teachers: their mean prediction labels the synthetic images again as these move.
 
-On CIFAR-10 at 30,720 bytes this gained 6 points on its start in 6 minutes of one core, where FRePo gained none
-(benchmarks/results/auto_choices.json).
+On CIFAR-10 at 30,720 bytes this gained 6 points on its start in 6 minutes of one core, on Fashion-MNIST at 31,360 bytes
+half a point to one (benchmarks/results/auto_choices*.json, validation images).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,10 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.matching import Passes, by_class
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.distillation.training import Trainer, early_stop
-from edgedd.recipe import Recipe
+from edgedd.distillation.training import Trainer, early_stopped
 from edgedd.students import default_student, student
 
 AGES = (1 / 14, 3 / 14, 1 / 2, 1.0)  # of a network's training
-STUDENT_LR = 0.05
 LABEL_EVERY = 100
 
 
@@ -101,8 +99,9 @@ class Ensemble:
 
     def train(self, real: RealImages, generator: np.random.Generator) -> None:
         """Every network, kept at its ages, and the real images' means on each."""
-        count, steps = self.method.networks, self.method.train_steps or early_stop(len(real.labels))
-        recipe = Recipe(student_lr=STUDENT_LR, steps=steps, augmentation=self.augmentation)
+        count, recipe = self.method.networks, early_stopped(len(real.labels), self.augmentation)
+        recipe = replace(recipe, steps=self.method.train_steps or recipe.steps)
+        steps = recipe.steps
         ages = sorted({max(1, round(age * steps)) for age in AGES})
         for number in range(count):
 

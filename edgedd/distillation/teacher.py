@@ -11,8 +11,7 @@ from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.training import Trainer, early_stop
-from edgedd.recipe import Recipe
+from edgedd.distillation.training import Trainer, early_stopped
 from edgedd.students import default_student, student
 
 TEMPERATURE = 2.0
@@ -78,12 +77,11 @@ class Teacher:
 def train_teacher(
     trainer: Trainer, real: RealImages, generator: np.random.Generator, on_step: OnStep | None = None
 ) -> list[torch.Tensor]:
-    """A network trained until `early_stop`."""
-    steps = early_stop(len(real.labels))
-    recipe = Recipe(student_lr=0.05, steps=steps, augmentation=Augmentation(shift=max(1, min(real.shape[1:]) // 16)))
+    """A network trained as `early_stopped` says, under shifts."""
+    recipe = early_stopped(len(real.labels), Augmentation(shift=max(1, min(real.shape[1:]) // 16)))
 
     def report(step: int) -> None:
         if on_step:
-            on_step(Progress("teacher", step + 1, steps, None))
+            on_step(Progress("teacher", step + 1, recipe.steps, None))
 
     return trainer.fit(real.sampler(generator), recipe, generator, report)

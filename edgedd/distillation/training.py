@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from edgedd.augmentation import Augmentation
 from edgedd.distillation import networks
 from edgedd.distillation.augment import augment
 from edgedd.distillation.compute import Compute
@@ -18,9 +19,10 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 OnStep = Callable[[int], None]
 
 
-def early_stop(images: int) -> int:
-    """Steps of a few epochs: at tiny budgets an early-stopped teacher makes better labels than a finished one."""
-    return int(np.clip(EPOCHS * images / 128, LEAST_STEPS, MOST_STEPS))
+def early_stopped(images: int, augmentation: Augmentation) -> Recipe:
+    """A few epochs on so many: at tiny budgets an early-stopped teacher makes better labels than a finished one."""
+    steps = int(np.clip(EPOCHS * images / 128, LEAST_STEPS, MOST_STEPS))
+    return Recipe(student_lr=0.05, steps=steps, augmentation=augmentation)
 
 
 class Trainer:
