@@ -128,6 +128,20 @@ def test_a_step_is_found_with_which_the_file_just_fits(budget: int) -> None:
     assert 0.9 * budget <= stored(synthetic).nbytes <= budget
 
 
+def test_a_trained_set_is_brought_within_the_bytes_at_its_step() -> None:
+    synthetic = started(step=1.5)
+    before = stored(synthetic)
+    compact_budget.trim(synthetic, lambda: stored(synthetic).nbytes, before.nbytes)
+    assert stored(synthetic).nbytes == before.nbytes
+    budget = before.nbytes - 40
+    compact_budget.trim(synthetic, lambda: stored(synthetic).nbytes, budget)
+    assert budget - 20 <= stored(synthetic).nbytes <= budget
+    old, new = (kept.tensors["factors.coefficients"].astype(int) - 128 for kept in (before, stored(synthetic)))
+    assert synthetic.step == 1.5
+    assert np.array_equal(old[old != new], np.sign(old[old != new]))
+    assert not new[old != new].any()
+
+
 def test_a_budget_below_the_rest_of_the_file_is_refused() -> None:
     synthetic = started()
     with pytest.raises(BudgetError, match="raise it or lower ipc"):

@@ -44,25 +44,39 @@ def trained(real: RealImages, method: Snapshots = METHOD) -> Ensemble:
     return state
 
 
-def test_the_loss_is_the_distance_of_class_means_over_their_spread(real: RealImages) -> None:
+def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: RealImages) -> None:
+    """Ridge regression is solved by numpy, and its error taken over all real images."""
     state, synthetic = trained(real), some(real)
-    generator = np.random.default_rng(0)
-    loss, _ = METHOD.loss(synthetic, real, state, generator)
+    state.label(synthetic)
+    loss, _ = METHOD.loss(synthetic, real, state, np.random.default_rng(0))
     number = int(np.random.default_rng(0).integers(len(state.weights)))
 
     def features(images: torch.Tensor) -> np.ndarray:
         with torch.no_grad():
-            return networks.features(state.passes.network, state.weights[number], images).numpy()
+            return networks.features(state.passes.network, state.weights[number], images).double().numpy()
 
-    ours = features(synthetic.images()).reshape(3, 4, -1).mean(1)
-    theirs = np.stack([features(real.normalised(rows)).mean(0) for rows in real.classwise])
-    expected = ((ours - theirs) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum()
-    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    ours, classes = features(synthetic.images()), [features(real.normalised(rows)) for rows in real.classwise]
+    theirs = np.concatenate(classes)
+    means = np.stack([some.mean(0) for some in classes])
+    distance = ((ours.reshape(3, 4, -1).mean(1) - means) ** 2).sum() / ((means - means.mean(0)) ** 2).sum()
+
+    weight = np.concatenate([np.full(len(some), 1 / (3 * len(some))) for some in classes])
+    x, z, y = (
+        ours - means.mean(0),
+        theirs - means.mean(0),
+        np.repeat(np.eye(3), list(map(len, classes)), axis=0) - 1 / 3,
+    )
+    variance = (weight[:, None] * z**2).sum()
+    labels = synthetic.soft_labels().detach().double().numpy() - 1 / 3
+    penalty = len(x) * METHOD.ridge * variance / x.shape[1] * np.eye(x.shape[1])
+    solved = np.linalg.solve(x.T @ x + penalty, x.T @ labels)
+    error = (weight[:, None] * (z @ solved - y) ** 2).sum()
+    assert loss.item() == pytest.approx(distance + METHOD.regression * error, rel=1e-4)
 
 
 def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real: RealImages) -> None:
     state, generator = trained(real), np.random.default_rng(1)
-    assert len(state.weights) == len(state.means) == 8
+    assert len(state.weights) == len(state.moments) == 8
     assert all(not torch.equal(young[0], old[0]) for young, old in pairwise(state.weights))
     last = state.trainer.fit(real.sampler(generator), Recipe(student_lr=0.05, steps=14), generator)
     assert all(torch.equal(p, q) for p, q in zip(last, state.weights[3], strict=True))

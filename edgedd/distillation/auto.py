@@ -67,7 +67,7 @@ def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> Synt
     behind it at 600. Each is trained once even where time has run out, and twice where they are within CLEAR.
     """
     search.length = min(CHOICE_STEPS, distilled.recipe.steps)
-    both = [start, distilled]
+    both = [distilled, start]
     scores = [search.score(candidate) for candidate in both]
     if abs(scores[0] - scores[1]) > CLEAR:
         return both[scores[1] > scores[0]]

@@ -151,7 +151,7 @@ def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
         loop.rate = compact_budget.steering(synthetic, size, keeping.bytes)
     loop.run(Length(keeping.iterations), None, None)
     if synthetic.step is not None:
-        compact_budget.fit_step(synthetic, size, keeping.bytes)
+        compact_budget.trim(synthetic, size, keeping.bytes)
     return task.stored(synthetic, keeping.recipe)
 
 

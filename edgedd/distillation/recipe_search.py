@@ -20,7 +20,7 @@ FINALISTS = 2
 RATES = (0.4, 2.5)  # times the recipe's own
 LONGER = 2.5
 LONGEST = 1500  # steps: more take a device too long
-LONGER_GAIN = 0.005  # what more steps must bring: every device pays for them
+GAIN = 0.005  # what leaving the usual must bring: one training is within about as much, and devices pay for more steps
 SHARPER = ((1.0, 5e-3), (0.7, 5e-4), (0.7, 5e-3), (0.5, 5e-3))  # label temperature, weight decay
 
 
@@ -103,8 +103,9 @@ class Search:
     def best(self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = ()) -> tuple[SyntheticSet, float]:
         """The candidate that does best, and its score; the first `scores` are known already.
 
-        The last two standing are trained again, since one student's accuracy is within about a point. Where time runs
-        out, later candidates are not tried, and then nothing is trained again.
+        The first is the usual one, which another must beat by GAIN. The last two standing are trained again, since one
+        student's accuracy is within about a point. Where time runs out, later candidates are not tried, and then
+        nothing is trained again.
         """
         scored = list(scores)
         for candidate in candidates[len(scored) :]:
@@ -117,6 +118,7 @@ class Search:
             for place in finalists:
                 known[place] = 0.5 * (known[place] + self.score(candidates[place]))
         winner = int(finalists[np.argmax(known[finalists])])
+        winner = winner if known[winner] > known[0] + GAIN else 0
         return candidates[winner], float(known[winner])
 
 
@@ -180,7 +182,7 @@ def _widely(search: Search, winner: SyntheticSet, score: float) -> SyntheticSet:
     steps = min(LONGEST, math.ceil(LONGER * own.steps))
     if steps > own.steps and search.affords(2 * (own.steps + steps)):
         usual, longer = (np.mean([search.score(winner, length) for _ in range(2)]) for length in (own.steps, steps))
-        if longer > usual + LONGER_GAIN:
+        if longer > usual + GAIN:
             winner = replace(winner, recipe=replace(winner.recipe, steps=steps))
     return winner
 

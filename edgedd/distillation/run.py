@@ -132,7 +132,7 @@ class Distillation:
         """Within the bytes and with its recipe; `auto` may find that the set was better as it started."""
         synthetic, options = loop.synthetic, self.options
         if self.compact and options.bytes and loop.iteration:  # as it started it fits already
-            compact_budget.fit_step(synthetic, lambda: self._size(synthetic), options.bytes)
+            compact_budget.trim(synthetic, lambda: self._size(synthetic), options.bytes)
         recipe = options.recipe or (auto.recipe(self._seen) if self.auto else Recipe())
         found = self._stored(synthetic, loop.iteration, recipe)
         if loop.start is not None:

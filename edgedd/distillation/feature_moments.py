@@ -1,0 +1,66 @@
+"""First and second moments of the real images' features on one network, and what a synthetic set is told by them.
+
+The error that ridge regression from features to classes makes on real images needs no real image once the mean and the
+covariance of their features are known: it is a quadratic form of the regression's weights. FRePo (Zhou, Nezhadarya and
+Ba, NeurIPS 2022) takes that error over a batch of real images, which pass the network in every iteration.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from edgedd.distillation.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class FeatureMoments:
+    """Of K classes, each as heavy as the others, with d features.
+
+    Attributes:
+        means: (K, d).
+        covariance: (d, d), mean over the classes of the mean product of features less the mean of all.
+    """
+
+    means: torch.Tensor
+    covariance: torch.Tensor
+
+    @classmethod
+    def of(cls, features: Sequence[torch.Tensor], num_classes: int, ranks: Ranks) -> "FeatureMoments":
+        """From features (m, d) of each of this rank's own classes."""
+        means = ranks.gathered(torch.stack([some.mean(0) for some in features]), num_classes)
+        centred = [some - means.mean(0) for some in features]
+        covariance = sum((some.T @ some / len(some) for some in centred), torch.zeros_like(means[0].outer(means[0])))
+        ranks.add([covariance])
+        return cls(means, covariance / num_classes)
+
+    def distance(self, features: torch.Tensor, own: Sequence[int]) -> torch.Tensor:
+        """DM's Equation 5 in units of the spread of the real classes, for features (k, m, d) of the classes `own`.
+
+        sum_k || mean of synthetic class k - mean of real class k ||^2 / sum_k || real mean k - their mean ||^2
+        """
+        spread = (self.means - self.means.mean(0)).square().sum()
+        distance: torch.Tensor = (features.mean(1) - self.means[list(own)]).square().sum() / spread
+        return distance
+
+    def regression_error(
+        self, features: torch.Tensor, labels: torch.Tensor, ridge: float, ranks: Ranks
+    ) -> torch.Tensor:
+        """Mean squared error on the real images of ridge regression on a rank's own synthetic ones.
+
+        Features (n, d) and soft labels (n, K), both less what they are on average over the real images and the
+        classes; the regulariser is `ridge` times the mean variance of a real feature. Gradients reach own features.
+        """
+        num_classes, size = self.means.shape
+        scale = self.covariance.trace().rsqrt()
+        z = (features - self.means.mean(0)) * scale
+        sums = [z.T @ z, z.T @ (labels - 1 / num_classes), torch.full((), float(len(z)))]
+        totals = [part.detach().clone() for part in sums]
+        ranks.add(totals)
+        products, targets, count = (whole + part - part.detach() for whole, part in zip(totals, sums, strict=True))
+        penalty = ridge / size * torch.eye(size, device=z.device)
+        weights = torch.linalg.solve(products / count + penalty, targets / count)
+        towards = (self.means - self.means.mean(0)).T * scale / num_classes  # E z (y - 1 / K) over real images
+        explained = 2 * (weights * towards).sum() - (weights * (self.covariance * scale**2 @ weights)).sum()
+        error: torch.Tensor = 1 - 1 / num_classes - explained
+        return error
