@@ -21,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from stored import RESULTS
 from surroundings import surroundings
 
-RESULTS = Path(__file__).parent / "results"
 IPC, WIDTH = 10, 32
 STUDENT, STEPS = "convnet3-w32", 300
 SMALL = {"batch_real": "64"}

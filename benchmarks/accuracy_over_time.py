@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
@@ -30,7 +31,6 @@ from edgedd.distillation.recipe_search import Validation, validate
 from edgedd.distillation.training import Trainer
 from edgedd.students import student
 
-RESULTS = Path(__file__).parent / "results"
 FORECASTS = Path(edgedd.__file__).parent / "distillation" / "forecasts.json"
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
@@ -33,7 +34,6 @@ from edgedd.distillation.memories import MEMORIES, Keeping
 from edgedd.planning import planner
 from edgedd.students import default_student
 
-RESULTS = Path(__file__).parent / "results"
 TASKS, WIDTH, STEPS, ITERATIONS = 5, 16, 200, 60
 AUGMENTATIONS = {1: Augmentation(shift=1), 3: Augmentation(flip=0.5, shift=2)}
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
@@ -33,7 +34,6 @@ from edgedd.distillation.compute import Compute
 from edgedd.parameters import initial_parameters
 from edgedd.students import student
 
-RESULTS = Path(__file__).parent / "results"
 STUDENTS = (
     "mlp",
     "convnet1-w16",

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
@@ -26,7 +27,6 @@ from edgedd.recipe import Recipe
 from edgedd.storage import set_file
 from edgedd.synthetic_set import SyntheticSet
 
-RESULTS = Path(__file__).parent / "results"
 STEPS = (4.0, 3.0, 2.0, 1.5, 1.0)
 QUALITIES = (5, 8, 10, 15, 20, 30)
 DEAD_ZONE = 0.6

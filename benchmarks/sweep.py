@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
@@ -46,7 +47,6 @@ from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
-RESULTS = Path(__file__).parent / "results"
 TABLE = Path(edgedd.__file__).parent / "planning" / "sweep.json"
 WIDTH, WORK, LEAST_STEPS, MOST_IPC = 32, 24_000, 30, 130
 SEEDS, STEPS = (0, 1), 200

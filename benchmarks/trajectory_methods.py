@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stored import RESULTS
 from surroundings import surroundings
 
 import edgedd
@@ -32,7 +33,6 @@ from edgedd.distillation.expert_files import ExpertFolder
 from edgedd.distillation.options import Options
 from edgedd.labelled_images import LabelledImages
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH, STUDENT, STEPS, BATCH = 32, "convnet3-w32", 300, 64
 SECONDS, TIMED = 25.0, 7
 FORMS: dict[int, dict[str, Any]] = {

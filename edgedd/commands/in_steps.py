@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 Steps = Annotated[int | None, typer.Option("--continual", help="classes come in so many steps: memories compared")]
@@ -15,7 +14,7 @@ def evaluate(
     path: Path, data: str, steps: int, students: Sequence[str] | None, *, seeds: int, seed: int, as_json: bool
 ) -> None:
     """Rows for every kind of memory, in as many bytes as the set has, each step's made from its images alone."""
-    from edgedd.commands.output import print_json, print_table
+    from edgedd.commands.output import mean_and_spread, print_json, print_table
     from edgedd.commands.progress import ProgressReport
     from edgedd.continual import continual_of
 
@@ -33,12 +32,6 @@ def evaluate(
     cells = []
     for memory in dict.fromkeys(row["memory"] for row in rows):
         own = [row for row in rows if row["memory"] == memory]
-        shares = [_mean_and_spread([row[key] for row in own]) for key in ("final", "mean", "forgetting")]
+        shares = [mean_and_spread([row[key] for row in own]) for key in ("final", "mean", "forgetting")]
         cells.append((memory, f"{own[0]['bytes']:,}", own[0]["images"], *shares))
     print_table(f"{steps} steps, a fresh student after each, trained on the memory alone", COLUMNS, cells)
-
-
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{100 * values[0]:.1f} %"
-    return f"{100 * np.mean(values):.1f} +- {100 * np.std(values, ddof=1):.1f} %"

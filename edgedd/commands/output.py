@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -86,7 +87,7 @@ def print_evaluation(rows: Sequence[Row], as_json: bool) -> None:
         (
             row["student"],
             f"{row['bytes']:,}",
-            _mean_and_spread(row),
+            mean_and_spread(row["accuracies"]),
             len(row["accuracies"]),
             "" if row["seconds"] is None else f"{row['seconds']:.0f}",
         )
@@ -113,10 +114,11 @@ def _print_ranking(student: str, values: Row) -> None:
     print_table(f"{student}: gaps, and scores of DD-Ranking", ("", ""), rows)
 
 
-def _mean_and_spread(row: Row) -> str:
-    if len(row["accuracies"]) == 1:
-        return percent(row["accuracy"])
-    return f"{100 * row['accuracy']:.1f} +- {100 * row['spread']:.1f} %"
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Of several accuracies, with their sample standard deviation; of one, itself."""
+    if len(values) == 1:
+        return percent(values[0])
+    return f"{100 * statistics.mean(values):.1f} +- {100 * statistics.stdev(values):.1f} %"
 
 
 def print_bundle(bundle: Any, accuracies: Mapping[str, float] | None, folder: Path, as_json: bool) -> None:
