@@ -103,7 +103,7 @@ class Bench:
         """Trained once, for the labels that every row starts from."""
         network = student(default_student(self.data.shape, WIDTH), self.data.shape, self.data.num_classes)
         trainer = Trainer(network, self.compute)
-        return trainer, train_teacher(trainer, self.real, np.random.default_rng([0, 0]))
+        return trainer, train_teacher(trainer, self.real, np.random.default_rng([0, 0]))[-1]
 
     def start(self, form: Parameterization, ipc: int) -> TrainableSet:
         """Random real images in this form, with the teacher's labels."""

@@ -99,10 +99,10 @@ def teach_by(folder: ExpertFolder) -> None:
     """No teacher is trained: the first expert at its last epoch, a network of the same shape, is everyone's."""
     weights = folder.weights(0, folder.epochs)
 
-    def taught(trainer: Any, *_: Any) -> list[torch.Tensor]:
+    def taught(trainer: Any, *_: Any) -> list[list[torch.Tensor]]:
         shapes = [spec.shape for spec in trainer.network.parameters().values()]
         parts = torch.split(weights, [math.prod(shape) for shape in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [[part.view(shape) for part, shape in zip(parts, shapes, strict=True)]]
 
     teacher.train_teacher = taught
 

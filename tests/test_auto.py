@@ -9,6 +9,7 @@ from tiny_data import tiny_images
 from tiny_sets import golden
 
 import edgedd
+from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, recipe_search, training
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.options import Options
@@ -85,6 +86,20 @@ def test_a_wide_search_finds_the_rate_and_the_steps(monkeypatch: pytest.MonkeyPa
     own = golden().recipe
     assert found.student_lr == pytest.approx(2.5 * own.student_lr)
     assert found.steps == np.ceil(2.5 * own.steps)
+
+
+@pytest.mark.parametrize(("gain", "left"), [(0.004, False), (0.006, True)])
+def test_the_usual_augmentation_stays_unless_another_is_clearly_better(
+    monkeypatch: pytest.MonkeyPatch, gain: float, left: bool
+) -> None:
+    own = golden().recipe.augmentation
+    found = searched(monkeypatch, lambda r: 0.5 + gain * (r.augmentation != own))
+    assert (found.augmentation != own) == left
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(None, 1400), (1, 400), (0.1, 300), (60, 1400)])
+def test_few_minutes_train_a_shorter_teacher(minutes: float | None, steps: int) -> None:
+    assert training.early_stopped(50_000, Augmentation(), minutes).steps == steps
 
 
 def test_more_steps_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:

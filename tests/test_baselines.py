@@ -152,7 +152,7 @@ def test_not_one_image_fits(growing: dict[int, RealSet]) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "TRIAL_STEPS", 1)
     monkeypatch.setattr(search, "STEPS", 1)
-    monkeypatch.setattr(teacher, "train_teacher", lambda trainer, real, g, _: fresh(trainer, g))
+    monkeypatch.setattr(teacher, "train_teacher", lambda trainer, real, g, *_: [fresh(trainer, g)])
 
 
 def fresh(trainer: object, generator: np.random.Generator) -> object:

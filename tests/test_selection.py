@@ -65,7 +65,9 @@ def test_rows_are_class_major_and_a_small_class_repeats(name: str) -> None:
 
 
 def test_the_same_seed_chooses_the_same_and_methods_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher, "train_teacher", lambda trainer, real, g, _: networks.fresh(trainer.network, g, "cpu"))
+    monkeypatch.setattr(
+        teacher, "train_teacher", lambda trainer, real, g, *_: [networks.fresh(trainer.network, g, "cpu")]
+    )
     options = {"ipc": 2, "parameterization": "pixels", "labels": "hard", "recipe": edgedd.Recipe(steps=3)}
     made = {name: edgedd.distill("digits", method=name, **options) for name in ("random", "herding", "kmeans")}
     assert edgedd.distill("digits", method="kmeans", **options).to_bytes() == made["kmeans"].to_bytes()
@@ -85,7 +87,9 @@ SETTINGS = {
 @pytest.mark.parametrize("method", SETTINGS)
 def test_commands(method: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_search, "choose_recipe", lambda synthetic, *_, **__: synthetic)
-    monkeypatch.setattr(teacher, "train_teacher", lambda trainer, real, g, _: networks.fresh(trainer.network, g, "cpu"))
+    monkeypatch.setattr(
+        teacher, "train_teacher", lambda trainer, real, g, *_: [networks.fresh(trainer.network, g, "cpu")]
+    )
     settings = [part for text in SETTINGS[method] for part in ("--set", text)]
     output = tmp_path / "set.safetensors"
     ran = command(

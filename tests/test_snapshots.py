@@ -82,6 +82,14 @@ def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real
     assert all(torch.equal(p, q) for p, q in zip(last, state.weights[3], strict=True))
 
 
+def test_networks_that_are_given_are_not_trained_again(real: RealImages) -> None:
+    given, state = trained(real).weights[:4], Ensemble(METHOD, real, CPU)
+    state.give(given)
+    state.train(real, np.random.default_rng(2))
+    assert len(state.weights) == 8
+    assert all(torch.equal(ours[0], theirs[0]) for ours, theirs in zip(state.weights, given, strict=False))
+
+
 def test_labels_are_the_mean_prediction_of_the_last_ages(real: RealImages) -> None:
     state, synthetic = trained(real), some(real)
     state.label(synthetic)

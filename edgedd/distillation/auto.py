@@ -17,14 +17,15 @@ from edgedd.distillation import recipe_search
 from edgedd.distillation.options import Options
 from edgedd.distillation.recipe_search import Search, Validation
 from edgedd.distillation.selection import Selection
-from edgedd.distillation.snapshots import Snapshots
+from edgedd.distillation.snapshots import Ensemble, Snapshots
 from edgedd.distillation.teacher import Teacher
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
-NETWORKS = ((3, 1), (6, 2))  # minutes below which so many networks are trained
+FEW_MINUTES = 3
+NETWORKS = ((FEW_MINUTES, 1), (6, 2))  # minutes below which so many networks are trained
 CHOICE_STEPS, CLEAR = 600, 0.02
 MIRROR_COSTS = 0.03
 ASKED = ("parameterization", "rank", "bits", "subspaces", "formation", "ipc", "target")
@@ -47,6 +48,12 @@ def sized(method: Snapshots, minutes: float | None) -> Snapshots:
     return replace(method, networks=count)
 
 
+def share(teacher: Teacher, ensemble: Ensemble) -> None:
+    """Let the teacher be the first of the networks, where it is as wide: a training less."""
+    if ensemble.passes.network == teacher.trainer.network:
+        ensemble.give(teacher.snapshots)
+
+
 def augmentation(teacher: Teacher, validation: Validation) -> Augmentation:
     """Of what passes the networks: shifts, and mirrors where the teacher, who saw none, knows mirrored images nearly
     as well as the others.
@@ -60,13 +67,15 @@ def augmentation(teacher: Teacher, validation: Validation) -> Augmentation:
     return both if mirrored > seen - MIRROR_COSTS else shifted
 
 
-def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:
+def better(distilled: SyntheticSet, start: SyntheticSet, search: Search, minutes: float | None = None) -> SyntheticSet:
     """What does better on the validation split: the set, or the real images it started from.
 
-    In trainings of CHOICE_STEPS: on Fashion-MNIST a set that was level with its start at 250 steps was 1.6 points
-    behind it at 600. Each is trained once even where time has run out, and twice where they are within CLEAR.
+    In trainings of CHOICE_STEPS, unless the minutes are few: on Fashion-MNIST a set that was level with its start at
+    250 steps was 1.6 points behind it at 600. Each is trained once even where time has run out, and twice where they
+    are within CLEAR.
     """
-    search.length = min(CHOICE_STEPS, distilled.recipe.steps)
+    steps = recipe_search.TRIAL_STEPS if minutes is not None and minutes < FEW_MINUTES else CHOICE_STEPS
+    search.length = min(steps, distilled.recipe.steps)
     both = [distilled, start]
     scores = [search.score(candidate) for candidate in both]
     if abs(scores[0] - scores[1]) > CLEAR:

@@ -138,7 +138,7 @@ class Distillation:
         if loop.start is not None:
             search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
             search.on_trial, search.deadline = self._reporter("choice"), self._after(1 - SEARCH_SHARE)
-            found = auto.better(found, self._stored(loop.start, 0, recipe), search)
+            found = auto.better(found, self._stored(loop.start, 0, recipe), search, options.minutes)
         if options.recipe is None:
             found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
         return found
@@ -170,7 +170,10 @@ class Distillation:
         if self.compact:
             synthetic.step = synthetic.step or compact_budget.STEP
             loop.rate = compact_budget.steering(synthetic, lambda: self._size(synthetic), self.options.bytes)
-        loop.start = synthetic.copied() if self.auto else None
+        if self.auto:
+            loop.start = synthetic.copied()
+            if saved is None:
+                auto.share(teacher, loop.state)
         loop.watch = self._watch
         if saved is not None:
             loop.load_state_dict(saved)

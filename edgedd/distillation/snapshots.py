@@ -25,10 +25,9 @@ from edgedd.distillation.feature_moments import FeatureMoments
 from edgedd.distillation.matching import Passes, by_class
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.distillation.training import Trainer, early_stopped
+from edgedd.distillation.training import AGES, Trainer, early_stopped
 from edgedd.students import default_student, student
 
-AGES = (1 / 14, 3 / 14, 1 / 2, 1.0)  # of a network's training
 LABEL_EVERY = 100
 
 
@@ -73,7 +72,7 @@ class Snapshots:
         self, synthetic: TrainableSet, real: RealImages, state: "Ensemble", generator: np.random.Generator
     ) -> tuple[torch.Tensor, "Ensemble"]:
         """Distance of the class means and error of the regression on one snapshot (`FeatureMoments`)."""
-        if not state.weights:
+        if not state.moments:
             state.train(real, generator)
         if state.iteration % LABEL_EVERY == 0:
             state.label(synthetic)
@@ -85,7 +84,8 @@ class Ensemble:
     """Snapshots of a few networks, the moments of the real images' features on each, and how far the run is.
 
     Attributes:
-        weights: parameters of each snapshot, a network after the other, each from its youngest age to its last.
+        weights: parameters of each snapshot, a network after the other, each from its youngest age to its last. Of
+            the first networks they may be given: those are not trained again.
         moments: of each snapshot.
     """
 
@@ -104,20 +104,22 @@ class Ensemble:
         return self.method.augmentation or Augmentation()
 
     def train(self, real: RealImages, generator: np.random.Generator) -> None:
-        """Every network, kept at its ages, and the real images' moments on each."""
-        count, recipe = self.method.networks, early_stopped(len(real.labels), self.augmentation)
+        """Every network that is not given, kept at its ages, and the real images' moments on each."""
+        recipe = early_stopped(len(real.labels), self.augmentation)
         recipe = replace(recipe, steps=self.method.train_steps or recipe.steps)
-        steps = recipe.steps
-        ages = sorted({max(1, round(age * steps)) for age in AGES})
+        steps, count = recipe.steps, self.method.networks - len(self.weights) // len(AGES)
         for number in range(count):
 
             def report(step: int, before: int = number * steps) -> None:
                 if self.report:
                     self.report("networks", before + step + 1, count * steps)
 
-            kept = self.trainer.trajectory(real.sampler(generator), recipe, generator, ages, report)
-            self.weights += [self.passes.constant(parameters) for parameters in kept]
+            self.give(self.trainer.snapshots(real.sampler(generator), recipe, generator, report))
         self.moments = [self._moments(parameters, real, generator) for parameters in self.weights]
+
+    def give(self, snapshots: list[list[torch.Tensor]]) -> None:
+        """Another network, at its ages."""
+        self.weights += [self.passes.constant(parameters) for parameters in snapshots]
 
     def loss(self, synthetic: TrainableSet, number: int, generator: np.random.Generator) -> torch.Tensor:
         """On one snapshot. Gradients, averaged over the ranks, are those of all images."""
@@ -138,7 +140,7 @@ class Ensemble:
     def label(self, synthetic: TrainableSet) -> None:
         """Give the set the mean prediction of the networks at their last age, at the label temperature."""
         temperature = self.method.label_temperature
-        if not temperature or not self.weights:
+        if not temperature or not self.moments:
             return
         each = len(self.weights) // self.method.networks
         with torch.no_grad():

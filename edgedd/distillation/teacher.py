@@ -42,17 +42,23 @@ class Teacher:
         return Trainer(student(default_student(shape, WIDTH), shape, num_classes), self.compute)
 
     @cached_property
+    def snapshots(self) -> list[list[torch.Tensor]]:
+        """Of the first network, at the AGES of its training."""
+        return self._trained([self.options.seed, 0])
+
+    @property
     def parameters(self) -> list[torch.Tensor]:
         """Of the first network, trained."""
-        return self._trained([self.options.seed, 0])
+        return self.snapshots[-1]
 
     @cached_property
     def others(self) -> list[list[torch.Tensor]]:
         """Of the other networks, trained."""
-        return [self._trained([self.options.seed, 0, number]) for number in range(1, self.count)]
+        return [self._trained([self.options.seed, 0, number])[-1] for number in range(1, self.count)]
 
-    def _trained(self, seed: list[int]) -> list[torch.Tensor]:
-        return train_teacher(self.trainer, self.real, np.random.default_rng(seed), self.on_step)
+    def _trained(self, seed: list[int]) -> list[list[torch.Tensor]]:
+        generator, minutes = np.random.default_rng(seed), self.options.minutes
+        return train_teacher(self.trainer, self.real, generator, self.on_step, minutes)
 
     def features(self, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
         """Normalised images (b, C, H, W) -> features (b, d), float32."""
@@ -75,13 +81,17 @@ class Teacher:
 
 
 def train_teacher(
-    trainer: Trainer, real: RealImages, generator: np.random.Generator, on_step: OnStep | None = None
-) -> list[torch.Tensor]:
-    """A network trained as `early_stopped` says, under shifts."""
-    recipe = early_stopped(len(real.labels), Augmentation(shift=max(1, min(real.shape[1:]) // 16)))
+    trainer: Trainer,
+    real: RealImages,
+    generator: np.random.Generator,
+    on_step: OnStep | None = None,
+    minutes: float | None = None,
+) -> list[list[torch.Tensor]]:
+    """A network trained as `early_stopped` says, under shifts: as it is at the AGES of its training."""
+    recipe = early_stopped(len(real.labels), Augmentation(shift=max(1, min(real.shape[1:]) // 16)), minutes)
 
     def report(step: int) -> None:
         if on_step:
             on_step(Progress("teacher", step + 1, recipe.steps, None))
 
-    return trainer.fit(real.sampler(generator), recipe, generator, report)
+    return trainer.snapshots(real.sampler(generator), recipe, generator, report)
