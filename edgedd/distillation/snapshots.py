@@ -7,8 +7,9 @@ under augmentation, so that an iteration passes the synthetic images alone: thei
 and ridge regression on their features, with their labels, is to do well on the real images. The networks at their last
 age are an ensemble of teachers: their mean prediction labels the synthetic images again as these move.
 
-On CIFAR-10 at 30,720 bytes this gained 6 points on its start in 6 minutes of one core, on Fashion-MNIST at 31,360 bytes
-half a point to one (benchmarks/results/auto_choices*.json, validation images).
+On CIFAR-10 at 30,720 bytes the class means gained 6 points on the start in 6 minutes of one core, on Fashion-MNIST at
+31,360 bytes half a point to one; the regression about half a point more on both, which is little more than the noise
+(benchmarks/results/auto_choices*.json, validation images).
 """
 
 from collections.abc import Callable
