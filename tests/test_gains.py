@@ -15,14 +15,15 @@ from edgedd.parameterization import Pixels
     [
         ([0.3], False),
         ([0.3, 0.3], False),
-        ([0.3, 0.3, 0.3], True),
-        ([0.3, 0.29, 0.31], False),
-        ([0.3, 0.31, 0.3], False),
-        ([0.3, 0.31, 0.3, 0.311], True),
-        ([0.3, 0.301, 0.301, 0.32], False),
+        ([0.3, 0.3, 0.3], False),
+        ([0.3, 0.3, 0.3, 0.3], True),
+        ([0.3, 0.29, 0.29, 0.31], False),
+        ([0.3, 0.31, 0.3, 0.3], False),
+        ([0.3, 0.31, 0.3, 0.3, 0.311], True),
+        ([0.3, 0.301, 0.301, 0.301, 0.32], False),
     ],
 )
-def test_two_scores_in_a_row_without_a_gain_end_it(scores: list[float], ended: bool) -> None:
+def test_three_scores_in_a_row_without_a_gain_end_it(scores: list[float], ended: bool) -> None:
     assert gains_ended(scores) is ended
 
 
@@ -56,7 +57,7 @@ def test_a_run_that_gains_goes_on_to_its_end(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_run_that_no_longer_gains_lets_its_rates_fall_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gains, "EVERY", 10)
     asked, decays, iterations = watched([0.5] * 10)
-    assert asked == [40, 50, 60]
-    assert iterations == 60 + int(gains.TAIL * 60)
+    assert asked == [40, 50, 60, 70]
+    assert iterations == 70 + int(gains.TAIL * 70)
     assert np.all(np.diff(decays) < 0)
     assert decays[-1] < 0.2

@@ -9,7 +9,7 @@ from edgedd.distillation.loop import Loop
 EVERY = 200
 FROM, PARTS = 0.4, 10
 LEAST_GAIN = 0.002
-PATIENCE = 2
+PATIENCE = 3  # scores: one is within about half a point
 TAIL = 0.15  # of the iterations done: over so many the rates fall to 0 once gains have ended
 log = logging.getLogger("edgedd")
 
