@@ -14,6 +14,7 @@ from edgedd.distillation import auto, recipe_search, training
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.options import Options
 from edgedd.distillation.recipe_search import Search, Validation
+from edgedd.distillation.snapshots import Snapshots
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 
@@ -95,6 +96,23 @@ def test_the_usual_augmentation_stays_unless_another_is_clearly_better(
     own = golden().recipe.augmentation
     found = searched(monkeypatch, lambda r: 0.5 + gain * (r.augmentation != own))
     assert (found.augmentation != own) == left
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_beside_what_the_networks_saw_the_strongest_are_tried_first(flip: float) -> None:
+    own = Augmentation(flip=flip, shift=2)
+    beside = recipe_search.beside(own, 32, 32)
+    assert {choice.flip for choice in beside} == {flip}
+    assert beside[0].colour
+    assert beside[-1] == Augmentation(flip=flip)
+    assert own not in beside
+    assert recipe_search.beside(Augmentation(), 32, 32) == list(recipe_search.augmentations(32, 32)[1:])
+
+
+def test_the_rate_follows_the_step_unless_it_is_asked_for() -> None:
+    method = Snapshots()
+    assert auto.paced(method, 2.0, None).lr == pytest.approx(2 * auto.RATE)
+    assert auto.paced(method, None, None) == auto.paced(method, 2.0, {"lr": "0.05"}) == method
 
 
 @pytest.mark.parametrize(("minutes", "steps"), [(None, 1400), (1, 400), (0.1, 300), (60, 1400)])

@@ -8,6 +8,7 @@ early when short trainings on the validation split no longer gain, and the set i
 from, before the search for its recipe.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,7 @@ FEW_MINUTES = 3
 NETWORKS = ((FEW_MINUTES, 1), (6, 2))  # minutes below which so many networks are trained
 CHOICE_STEPS, CLEAR = 600, 0.02
 MIRROR_COSTS = 0.03
+RATE = 0.018  # of the quantisation step
 ASKED = ("parameterization", "rank", "bits", "subspaces", "formation", "ipc", "target")
 
 
@@ -46,6 +48,15 @@ def sized(method: Snapshots, minutes: float | None) -> Snapshots:
     """As many networks as the minutes allow beside the distilling; their number is the method's own without minutes."""
     count = next((n for limit, n in NETWORKS if minutes is not None and minutes < limit), method.networks)
     return replace(method, networks=count)
+
+
+def paced(method: Snapshots, step: float | None, settings: Mapping[str, str] | None) -> Snapshots:
+    """With a learning rate in proportion to the quantisation step of a compact set, unless one is asked for.
+
+    The finer the step, the nearer a set is to what it is to match, and the more of a rate is noise: on Fashion-MNIST
+    (step 1.2) a rate of 0.05 took class means further off than they were, on CIFAR-10 (3.8) it is the better one.
+    """
+    return method if step is None or "lr" in (settings or {}) else replace(method, lr=RATE * step)
 
 
 def share(teacher: Teacher, ensemble: Ensemble) -> None:

@@ -165,6 +165,9 @@ class Distillation:
             augmentation = Augmentation(**saved["augmentation"])
         if chooses_augmentation(self.method):
             self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
+        if self.auto:
+            step = synthetic.step if saved is None else saved["set"]["step"]
+            self.method = auto.paced(self.method, step, self.options.settings)  # type: ignore[arg-type]
         generator = np.random.default_rng([self.options.seed, 2])
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
         if self.compact:
