@@ -74,6 +74,14 @@ def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: 
     assert loss.item() == pytest.approx(distance + METHOD.regression * error, rel=1e-4)
 
 
+def test_the_regression_keeps_the_first_labels(real: RealImages) -> None:
+    state, synthetic = trained(real), some(real)
+    first, _ = METHOD.loss(synthetic, real, state, np.random.default_rng(0))
+    with torch.no_grad():
+        synthetic.label_logits.copy_(torch.randn(synthetic.label_logits.shape))
+    assert METHOD.loss(synthetic, real, state, np.random.default_rng(0))[0].item() == first.item()
+
+
 def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real: RealImages) -> None:
     state, generator = trained(real), np.random.default_rng(1)
     assert len(state.weights) == len(state.moments) == 8
