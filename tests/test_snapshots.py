@@ -47,7 +47,6 @@ def trained(real: RealImages, method: Snapshots = METHOD) -> Ensemble:
 def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: RealImages) -> None:
     """Ridge regression is solved by numpy, and its error taken over all real images."""
     state, synthetic = trained(real), some(real)
-    state.label(synthetic)
     loss, _ = METHOD.loss(synthetic, real, state, np.random.default_rng(0))
     number = int(np.random.default_rng(0).integers(len(state.weights)))
 
@@ -67,19 +66,11 @@ def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: 
         np.repeat(np.eye(3), list(map(len, classes)), axis=0) - 1 / 3,
     )
     variance = (weight[:, None] * z**2).sum()
-    labels = synthetic.soft_labels().detach().double().numpy() - 1 / 3
+    labels = np.repeat(np.eye(3), 4, axis=0) - 1 / 3
     penalty = len(x) * METHOD.ridge * variance / x.shape[1] * np.eye(x.shape[1])
     solved = np.linalg.solve(x.T @ x + penalty, x.T @ labels)
     error = (weight[:, None] * (z @ solved - y) ** 2).sum()
     assert loss.item() == pytest.approx(distance + METHOD.regression * error, rel=1e-4)
-
-
-def test_the_regression_keeps_the_first_labels(real: RealImages) -> None:
-    state, synthetic = trained(real), some(real)
-    first, _ = METHOD.loss(synthetic, real, state, np.random.default_rng(0))
-    with torch.no_grad():
-        synthetic.label_logits.copy_(torch.randn(synthetic.label_logits.shape))
-    assert METHOD.loss(synthetic, real, state, np.random.default_rng(0))[0].item() == first.item()
 
 
 def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real: RealImages) -> None:

@@ -44,23 +44,24 @@ class FeatureMoments:
         return distance
 
     def regression_error(
-        self, features: torch.Tensor, labels: torch.Tensor, ridge: float, ranks: Ranks
+        self, features: torch.Tensor, classes: torch.Tensor, ridge: float, ranks: Ranks
     ) -> torch.Tensor:
         """Mean squared error on the real images of ridge regression on a rank's own synthetic ones.
 
-        Features (n, d) and soft labels (n, K), both less what they are on average over the real images and the
-        classes; the regulariser is `ridge` times the mean variance of a real feature. Gradients reach own features.
+        From features (n, d), less their mean over the real images, to classes (n,), as one-hot vectors less 1 / K; the
+        regulariser is `ridge` times the mean variance of a real feature. Gradients reach own features.
         """
         num_classes, size = self.means.shape
         scale = self.covariance.trace().rsqrt()
         z = (features - self.means.mean(0)) * scale
-        sums = [z.T @ z, z.T @ (labels - 1 / num_classes), torch.full((), float(len(z)))]
+        wanted = torch.nn.functional.one_hot(classes, num_classes) - 1 / num_classes
+        sums = [z.T @ z, z.T @ wanted, torch.full((), float(len(z)))]
         totals = [part.detach().clone() for part in sums]
         ranks.add(totals)
         products, targets, count = (whole + part - part.detach() for whole, part in zip(totals, sums, strict=True))
         penalty = ridge / size * torch.eye(size, device=z.device)
         weights = torch.linalg.solve(products / count + penalty, targets / count)
-        towards = (self.means - self.means.mean(0)).T * scale / num_classes  # E z (y - 1 / K) over real images
-        explained = 2 * (weights * towards).sum() - (weights * (self.covariance * scale**2 @ weights)).sum()
+        explicable = (self.means - self.means.mean(0)).T * scale / num_classes  # E z (y - 1 / K) over real images
+        explained = 2 * (weights * explicable).sum() - (weights * (self.covariance * scale**2 @ weights)).sum()
         error: torch.Tensor = 1 - 1 / num_classes - explained
         return error

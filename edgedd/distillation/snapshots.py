@@ -4,13 +4,12 @@ DM (Zhao and Bilen, WACV 2023) draws a fresh network and passes hundreds of real
 (Zhao et al., CVPR 2023) found partly trained networks to be the better ones. Here a few networks train on the real
 images beforehand and are kept at several ages. The moments of the real features on every one of them are computed once,
 under augmentation, so that an iteration passes the synthetic images alone: their class means are to be the real ones,
-and ridge regression on their features, with their first labels, is to do well on the real images. The networks at their
-last age are an ensemble of teachers: their mean prediction labels the synthetic images again as these move. The
-regression does not follow those labels: where it did, images and labels drifted together, and a long run lost 4 points.
+and ridge regression from their features to their classes is to do well on the real images. The networks at their last
+age are an ensemble of teachers: their mean prediction labels the synthetic images again as these move. The regression
+does not use those labels: images and labels then drifted together.
 
-On CIFAR-10 at 30,720 bytes the class means gained 6 points on the start in 6 minutes of one core, on Fashion-MNIST at
-31,360 bytes half a point to one; the regression about half a point more on both, which is little more than the noise
-(benchmarks/results/auto_choices*.json, validation images).
+On CIFAR-10 at 30,720 bytes the class means gained 6 points on the start in 6 minutes of one core, the regression 1.5
+more; on Fashion-MNIST at 31,360 bytes 1 and 1 (benchmarks/results/auto_choices*.json, validation images).
 """
 
 from collections.abc import Callable
@@ -89,7 +88,6 @@ class Ensemble:
         weights: parameters of each snapshot, a network after the other, each from its youngest age to its last. Of
             the first networks they may be given: those are not trained again.
         moments: of each snapshot.
-        targets: (n, K) labels of the regression: those that the set has at the first step.
     """
 
     def __init__(self, method: Snapshots, real: RealImages, compute: Compute) -> None:
@@ -98,7 +96,6 @@ class Ensemble:
         self.passes, self.trainer = Passes(network, compute), Trainer(network, compute)
         self.weights: list[list[torch.Tensor]] = []
         self.moments: list[FeatureMoments] = []
-        self.targets: torch.Tensor | None = None
         self.iteration = 0
         self.report: Callable[[str, int, int], None] | None = None
 
@@ -137,9 +134,8 @@ class Ensemble:
         distance = ranks.size * moments.distance(by_class(features, len(own)), own)
         if not method.regression:
             return distance
-        if self.targets is None:
-            self.targets = synthetic.soft_labels().detach().clone()
-        error = moments.regression_error(features, self.targets[rows], method.ridge, ranks)
+        classes = torch.from_numpy(synthetic.classes[rows]).to(features.device)
+        error = moments.regression_error(features, classes, method.ridge, ranks)
         return distance + method.regression * (error + (ranks.size - 1) * (error - error.detach()))
 
     def label(self, synthetic: TrainableSet) -> None:
@@ -177,12 +173,11 @@ class Ensemble:
     def state_dict(self) -> dict[str, Any]:
         """The networks and moments, which no longer change, and the iterations."""
         moments = [(of.means, of.covariance) for of in self.moments]
-        return {"weights": self.weights, "moments": moments, "targets": self.targets, "iteration": self.iteration}
+        return {"weights": self.weights, "moments": moments, "iteration": self.iteration}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         device = self.compute.device
         self.weights = [[p.to(device) for p in parameters] for parameters in state["weights"]]
         self.moments = [FeatureMoments(*(part.to(device) for part in parts)) for parts in state["moments"]]
-        self.targets = None if state["targets"] is None else state["targets"].to(device)
         self.iteration = state["iteration"]
