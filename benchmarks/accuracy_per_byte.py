@@ -57,7 +57,8 @@ class Results:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["student"], row["budget_bytes"], row.get("storage"), row.get("file")
+    """A set that is made again replaces the one of its name."""
+    return row["student"], row.get("file") or row["budget_bytes"], row.get("storage")
 
 
 def sets(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:
@@ -73,6 +74,8 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         about |= {
             "parameterization": synthetic.parameterization.as_dict(),
             "method": synthetic.provenance.get("method"),
+            "iterations": synthetic.provenance.get("iterations"),
+            "distilled_by": synthetic.provenance.get("command"),
         }
         about |= {"training_recipe": synthetic.recipe.as_dict()}
         made = [{**row, **about} for row in rows]

@@ -1,5 +1,6 @@
 """The table of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
 
+import re
 from typing import Any
 
 from stored import read_all
@@ -34,7 +35,8 @@ def _line(data: str, row: dict[str, Any]) -> str:
     if row.get("method") in SELECTIONS:
         what = f"real images in the set's form ({row['method']}; teacher labels)"
     elif "storage" not in row:
-        what = f"**synthetic set** ({row['method']})"
+        minutes = re.search(r"--minutes (\S+)", row.get("distilled_by") or "")
+        what = f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes' if minutes else ''})"
     else:
         kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
         what = f"{kind} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
