@@ -2,8 +2,8 @@
 
 What `auto` does was chosen by paired runs on validation images (benchmarks/results/auto_choices*.json). Images are
 stored as entropy-coded frequencies, several times as many as pixels or low-rank factors in the same bytes; they start
-as real images with a teacher's labels, within the bytes from the first step on. Their class means are matched on
-snapshots of networks trained on the real images (edgedd.distillation.snapshots) under a price on bits. The run ends
+as real images with a teacher's labels, within the bytes from the first step on. They are matched with the real images
+on snapshots of networks trained on these (edgedd.distillation.snapshots) under a price on bits. The run ends
 early when short trainings on the validation split no longer gain, and the set is compared there with what it started
 from, before the search for its recipe.
 """

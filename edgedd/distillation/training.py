@@ -15,7 +15,7 @@ from edgedd.students import Network
 
 EPOCHS = 4
 LEAST_STEPS, MOST_STEPS = 300, 1400
-STEPS_A_MINUTE = 400  # of those given: about a fifth of the time, on one core of 2025
+STEPS_A_MINUTE = 400  # of those given: about a fifth of the time on one core of an AMD EPYC of 2024
 AGES = (1 / 14, 3 / 14, 1 / 2, 1.0)  # of a training, at which a network is kept where partly trained ones are wanted
 Batch = tuple[torch.Tensor, torch.Tensor]
 OnStep = Callable[[int], None]
