@@ -106,7 +106,6 @@ def test_beside_what_the_networks_saw_the_strongest_are_tried_first(flip: float)
     assert beside[0].colour
     assert beside[-1] == Augmentation(flip=flip)
     assert own not in beside
-    assert recipe_search.beside(Augmentation(), 32, 32) == list(recipe_search.augmentations(32, 32)[1:])
 
 
 def test_the_rate_follows_the_step_unless_it_is_asked_for() -> None:

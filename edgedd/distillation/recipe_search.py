@@ -55,13 +55,11 @@ def augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
 
 
 def beside(own: Augmentation, height: int, width: int) -> list[Augmentation]:
-    """The candidates beside a set's `own`, the likeliest first: time may end before the last is tried.
+    """The candidates where networks saw `own`, the likeliest first: time may end before the last is tried.
 
-    Where its networks saw an augmentation, a weaker one is seldom better; whether mirrors suit the data is known then.
+    A weaker augmentation is seldom better, and whether mirrors suit the data is known.
     """
-    known = augmentations(height, width)
-    if own != Augmentation():
-        known = tuple(replace(choice, flip=own.flip) for choice in reversed(known))
+    known = (replace(choice, flip=own.flip) for choice in reversed(augmentations(height, width)))
     return [choice for choice in dict.fromkeys(known) if choice != own]
 
 
@@ -173,7 +171,8 @@ def choose_recipe(
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
         synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in recipes])[0]
     own = synthetic.recipe.augmentation
-    candidates = with_augmentations(synthetic, [own, *beside(own, height, width)])
+    known = beside(own, height, width) if wide and own != Augmentation() else augmentations(height, width)
+    candidates = with_augmentations(synthetic, [own, *(choice for choice in known if choice != own)])
     winner, score = search.best(candidates)
     variants = [
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
