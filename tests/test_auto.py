@@ -93,9 +93,11 @@ def test_a_wide_search_finds_the_rate_and_the_steps(monkeypatch: pytest.MonkeyPa
 def test_the_usual_augmentation_stays_unless_another_is_clearly_better(
     monkeypatch: pytest.MonkeyPatch, gain: float, left: bool
 ) -> None:
-    own = golden().recipe.augmentation
-    found = searched(monkeypatch, lambda r: 0.5 + gain * (r.augmentation != own))
-    assert (found.augmentation != own) == left
+    own = Augmentation(shift=1)
+    made = replace(golden(), recipe=Recipe(augmentation=own))
+    monkeypatch.setattr(recipe_search, "validate", lambda s, recipe, *_: 0.5 + gain * (recipe.augmentation != own))
+    found = recipe_search.choose_recipe(made, EMPTY, None, seed=[0], wide=True)  # type: ignore[arg-type]
+    assert (found.recipe.augmentation != own) == left
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.5])

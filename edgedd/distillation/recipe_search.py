@@ -109,10 +109,12 @@ class Search:
             return True
         return time.monotonic() + steps * self.seconds / max(self.steps, 1) < self.deadline
 
-    def best(self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = ()) -> tuple[SyntheticSet, float]:
+    def best(
+        self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = (), gain: float = 0.0
+    ) -> tuple[SyntheticSet, float]:
         """The candidate that does best, and its score; the first `scores` are known already.
 
-        The first is the usual one, which another must beat by GAIN. The last two standing are trained again, since one
+        Another than the first must beat it by `gain`. The last two standing are trained again, since one
         student's accuracy is within about a point. Where time runs out, later candidates are not tried, and then
         nothing is trained again.
         """
@@ -127,7 +129,7 @@ class Search:
             for place in finalists:
                 known[place] = 0.5 * (known[place] + self.score(candidates[place]))
         winner = int(finalists[np.argmax(known[finalists])])
-        winner = winner if known[winner] > known[0] + GAIN else 0
+        winner = 0 if gain and known[winner] <= known[0] + gain else winner
         return candidates[winner], float(known[winner])
 
 
@@ -171,9 +173,10 @@ def choose_recipe(
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
         synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in recipes])[0]
     own = synthetic.recipe.augmentation
-    known = beside(own, height, width) if wide and own != Augmentation() else augmentations(height, width)
+    seen = wide and own != Augmentation()  # by the networks that distilled
+    known = beside(own, height, width) if seen else augmentations(height, width)
     candidates = with_augmentations(synthetic, [own, *(choice for choice in known if choice != own)])
-    winner, score = search.best(candidates)
+    winner, score = search.best(candidates, gain=GAIN if seen else 0.0)
     variants = [
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
         for temperature, weight_decay in SHARPER
