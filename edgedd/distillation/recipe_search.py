@@ -65,8 +65,8 @@ def beside(own: Augmentation, height: int, width: int) -> list[Augmentation]:
 
 def light_augmentations(height: int, width: int) -> tuple[Augmentation, ...]:
     """Shift, which suits most data, then none, mirror, and both: does a mirrored image keep its class?"""
-    shift = max(1, min(height, width) // 16)
-    return (Augmentation(shift=shift), Augmentation(), Augmentation(flip=0.5), Augmentation(flip=0.5, shift=shift))
+    none, shifted, both, *_ = augmentations(height, width)
+    return (shifted, none, replace(none, flip=both.flip), both)
 
 
 @dataclass

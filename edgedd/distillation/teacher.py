@@ -5,12 +5,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from edgedd.augmentation import Augmentation
 from edgedd.distillation import networks
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.recipe_search import light_augmentations
 from edgedd.distillation.training import Trainer, early_stopped
 from edgedd.students import default_student, student
 
@@ -88,7 +88,7 @@ def train_teacher(
     minutes: float | None = None,
 ) -> list[list[torch.Tensor]]:
     """A network trained as `early_stopped` says, under shifts: as it is at the AGES of its training."""
-    recipe = early_stopped(len(real.labels), Augmentation(shift=max(1, min(real.shape[1:]) // 16)), minutes)
+    recipe = early_stopped(len(real.labels), light_augmentations(*real.shape[1:])[0], minutes)
 
     def report(step: int) -> None:
         if on_step:
