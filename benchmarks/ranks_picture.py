@@ -1,6 +1,6 @@
 """How the rank of low-rank images trades their detail for their number: accuracy and pictures at equal bytes.
 
-    python benchmarks/ranks_picture.py NAME DATA.npz EXPERTS [--budget 30720] [--seeds 2] --sets FOLDER
+    python benchmarks/ranks_picture.py NAME DATA.npz EXPERTS [--budget 30720] [--seeds 2] [--seconds 25] --sets FOLDER
     python benchmarks/ranks_picture.py NAME --sets FOLDER --draw
 
 lss, and its start (random images with the teacher's labels), at ranks 2, 4, 8 and 16 in 4 bits, as
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("experts", nargs="?")
     parser.add_argument("--budget", type=int, default=30_720)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=25.0)
     parser.add_argument("--sets", type=Path, required=True)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     parser.add_argument("--draw", action="store_true")
@@ -119,7 +120,7 @@ def main() -> None:
     distillation.COMPILE_ABOVE_FLOPS = 0
     teach_by(ExpertFolder.open(Path(arguments.experts)))
     arguments.sets.mkdir(parents=True, exist_ok=True)
-    run(Bench(edgedd.load_data(arguments.data), arguments.experts), path, arguments)
+    run(Bench(edgedd.load_data(arguments.data), arguments.experts, arguments.seconds), path, arguments)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Trajectory matching on real images at equal bytes, against baselines and other methods.
 
     edgedd experts --data DATA.npz --count 4 --epochs 8 --width 32 -o EXPERTS
-    python benchmarks/trajectory_methods.py NAME DATA.npz EXPERTS [--bytes 7840,31360] [--seeds 3] [--contenders dm,lss]
+    python benchmarks/trajectory_methods.py NAME DATA.npz EXPERTS [--bytes 7840,31360] [--seeds 3] [--seconds 25]
+        [--contenders dm,lss]
 
 Contenders are distilled to the same number of bytes with every seed, all but mtt in the same form (FORMS) and with soft
 labels, mtt to pixels with hard labels, as in its paper. Networks have width 32. Every contender that moves anything
-moves it for about SECONDS of one core: its iterations are as many as fit when the first seed's first steps are timed.
+moves it for about --seconds of one core: its iterations are as many as fit when the first seed's first steps are timed.
 Experts, which three contenders share, are not counted; the teacher whose labels sets start with is the first of them.
 Then a student is trained from each set by one fixed recipe, in onnxruntime, and the test split is read once. Settings
 were chosen on the validation split, with seed 0. Each finished run is a row of results/trajectory_methods_NAME.json,
@@ -33,8 +34,7 @@ from edgedd.distillation.expert_files import ExpertFolder
 from edgedd.distillation.options import Options
 from edgedd.labelled_images import LabelledImages
 
-WIDTH, STUDENT, STEPS, BATCH = 32, "convnet3-w32", 300, 64
-SECONDS, TIMED = 25.0, 7
+WIDTH, STUDENT, STEPS, BATCH, TIMED = 32, "convnet3-w32", 300, 64, 7
 FORMS: dict[int, dict[str, Any]] = {
     1: {"parameterization": "low_rank", "rank": 10, "bits": 4},
     3: {"parameterization": "low_rank", "rank": 8, "bits": 4},
@@ -56,8 +56,8 @@ CONTENDERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 class Bench:
     """One data set, and what its runs share."""
 
-    def __init__(self, data: LabelledImages, experts: str) -> None:
-        self.data, self.experts = data, experts
+    def __init__(self, data: LabelledImages, experts: str, seconds: float) -> None:
+        self.data, self.experts, self.seconds = data, experts, seconds
         strong = Augmentation(flip=0.5, shift=3, scale=0.2, rotate=15, cutout=0.25, colour=0.5)
         augmentation = strong if data.shape[0] == 3 else Augmentation(flip=0.5, shift=2)
         self.recipe = edgedd.Recipe(student_lr=0.02, steps=STEPS, batch_size=BATCH, augmentation=augmentation)
@@ -71,7 +71,7 @@ class Bench:
         return options | {"recipe": self.recipe} | (form or FORMS[self.data.shape[0]]) | more
 
     def iterations(self, options: dict[str, Any]) -> int:
-        """As many as take SECONDS of one core."""
+        """As many as take `seconds` of one core."""
         if options["method"] in ("random", "kmeans"):
             return 1
         loop = distillation.Distillation(self.data, Options(**options, iterations=1000), None)._start(None)
@@ -80,7 +80,7 @@ class Bench:
             begun = time.process_time()
             loop._step(None)
             seconds.append(time.process_time() - begun)
-        return max(5, round(SECONDS / statistics.median(seconds[2:])))
+        return max(5, round(self.seconds / statistics.median(seconds[2:])))
 
     def row(self, name: str, budget: int, seed: int, iterations: int | None, **more: Any) -> dict[str, Any]:
         """Distil and evaluate once."""
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("experts")
     parser.add_argument("--bytes", default="7840,31360")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=25.0)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -136,8 +137,9 @@ def main() -> None:
     teach_by(folder)
     path = RESULTS / f"trajectory_methods_{arguments.name}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
-    bench = Bench(edgedd.load_data(arguments.data), arguments.experts)
+    bench = Bench(edgedd.load_data(arguments.data), arguments.experts, arguments.seconds)
     command = f"python benchmarks/trajectory_methods.py {arguments.name} {Path(arguments.data).name} EXPERTS"
+    command += f" --bytes {arguments.bytes} --seeds {arguments.seeds} --seconds {arguments.seconds:g}"
     facts: dict[str, Any] = {"student": STUDENT, "recipe": bench.recipe.as_dict(), "width": WIDTH, "command": command}
     facts["experts"] = {"count": folder.count, "epochs": folder.epochs}
     for budget in map(int, arguments.bytes.split(",")):
