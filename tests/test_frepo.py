@@ -2,13 +2,8 @@
 
 import numpy as np
 import torch
-from test_distill_contract import CPU
-from tiny_data import tiny_images
 
-from edgedd.distillation.frepo import FRePo, regression_loss
-from edgedd.distillation.real_images import RealImages
-from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.parameterization import Pixels
+from edgedd.distillation.frepo import regression_loss
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -53,23 +48,3 @@ def test_does_not_depend_on_the_order_of_the_synthetic_images() -> None:
 def test_is_zero_when_the_set_is_the_real_batch_and_nothing_is_regularised() -> None:
     features, labels, _, _ = draw(9)
     assert ours(features, labels, features, labels, 1e-12) < 1e-12
-
-
-def test_networks_of_an_aged_pool_begin_trained_for_their_ages() -> None:
-    real = RealImages.of(tiny_images(count=30, shape=(1, 8, 8), num_classes=3), CPU)
-    method = FRePo(pool=2, max_age=6, aged=True, width=4, batch_real=8)
-    images = real.normalised(real.rows_at_random(2, np.random.default_rng(0))).numpy()
-    synthetic = TrainableSet.start(Pixels((1, 8, 8), 16), images, np.zeros((6, 3)), CPU.device)
-    generator = np.random.default_rng(1)
-    pool = method.init(synthetic, real, CPU, generator)
-    fresh = [[p.detach().clone() for p in network] for network in pool.networks]
-    twin, same = method.init(synthetic, real, CPU, np.random.default_rng(1)), np.random.default_rng(2)
-    for _ in range(3):
-        twin.ages[1] = 0
-        twin.train(1, synthetic.images().detach(), synthetic.soft_labels().detach(), same)
-    pool.age(synthetic, np.random.default_rng(2))
-    assert pool.ages == [0, 3] and pool.aged and pool.state_dict()["aged"]
-    assert all(torch.equal(a, b) for a, b in zip(pool.networks[0], fresh[0], strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(pool.networks[1], twin.networks[1], strict=True))
-    method.loss(synthetic, real, pool, generator)
-    assert sum(pool.ages) == 4

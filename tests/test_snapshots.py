@@ -81,6 +81,10 @@ def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real
     assert all(torch.equal(p, q) for p, q in zip(last, state.weights[3], strict=True))
 
 
+def test_a_training_of_fewer_steps_than_ages_keeps_as_many(real: RealImages) -> None:
+    assert len(trained(real, replace(METHOD, networks=1, train_steps=2)).weights) == 4
+
+
 def test_networks_that_are_given_are_not_trained_again(real: RealImages) -> None:
     given, state = trained(real).weights[:4], Ensemble(METHOD, real, CPU)
     state.give(given)

@@ -4,7 +4,6 @@ The inner problem is solved in closed form for the last layer, on features of ne
 the synthetic set, a step at a time; nothing is unrolled.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +26,6 @@ class FRePo:
     Attributes:
         pool: networks in the pool (m in the paper).
         max_age: steps after which a pool network starts afresh; ages start staggered.
-        aged: networks are first trained for the ages that they start with, on the set as it is then, where the paper's
-            are fresh. A short run otherwise matches young networks alone. After 200 to 250 iterations students of 600
-            steps gained 2 points on CIFAR-10 and 0.4 on Fashion-MNIST from the start; without it 0.4, and lost 1.6
-            (ages 150 to 600, none started afresh; benchmarks/results/auto_choices*.json).
         batch_real: real images a step.
         batch_synthetic: images of the set a step, as many of each class, drawn afresh; a smaller set is used whole.
             The paper uses the whole set; the solve from a random part costs less, and what it asks of the part is
@@ -46,7 +41,6 @@ class FRePo:
 
     pool: int = 10
     max_age: int = 100
-    aged: bool = False
     batch_real: int = 512
     batch_synthetic: int = 300
     batch_train: int = 128
@@ -72,8 +66,6 @@ class FRePo:
         self, synthetic: TrainableSet, real: RealImages, state: "Pool", generator: np.random.Generator
     ) -> tuple[torch.Tensor, "Pool"]:
         """Equation 6: error of kernel ridge regression from the synthetic set on a real batch."""
-        if self.aged and not state.aged:
-            state.age(synthetic, generator)
         slot = int(generator.integers(self.pool))
         rows = self.rows(synthetic.count, real.num_classes, generator)
         images, labels = synthetic.images(rows), synthetic.soft_labels()[rows]
@@ -124,8 +116,6 @@ class Pool:
         self.networks: list[list[torch.Tensor]] = [[] for _ in range(method.pool)]
         self.optimizers: list[torch.optim.Adam] = [None] * method.pool  # type: ignore[list-item]
         self.ages = [0] * method.pool
-        self.aged = False
-        self.report: Callable[[str, int, int], None] | None = None
         self._features = compute.compile(networks.features)
         self._train_loss = compute.compile(networks.training_loss)
 
@@ -161,24 +151,12 @@ class Pool:
         self.optimizers[slot].step()
         self.ages[slot] += 1
 
-    def age(self, synthetic: TrainableSet, generator: np.random.Generator) -> None:
-        """Train every network for the age it starts with."""
-        ages, self.ages, self.aged = self.ages, [0] * len(self.ages), True
-        with torch.no_grad():
-            images, labels = synthetic.images(), synthetic.soft_labels()
-        for slot, steps in enumerate(ages):
-            for _ in range(steps):
-                self.train(slot, images, labels, generator)
-                if self.report:
-                    self.report("networks", sum(self.ages), sum(ages))
-
     def state_dict(self) -> dict[str, Any]:
         """All that changes, for a checkpoint."""
         return {
             "networks": [[p.detach() for p in net] for net in self.networks],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "ages": list(self.ages),
-            "aged": self.aged,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -187,4 +165,4 @@ class Pool:
             self.networks[slot] = [p.to(self.compute.device).clone().requires_grad_() for p in saved]
             self.optimizers[slot] = torch.optim.Adam(self.networks[slot], lr=self.method.student_lr)
             self.optimizers[slot].load_state_dict(state["optimizers"][slot])
-        self.ages, self.aged = list(state["ages"]), state["aged"]
+        self.ages = list(state["ages"])

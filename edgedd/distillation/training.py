@@ -76,8 +76,7 @@ class Trainer:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            if step + 1 in ages:
-                kept.append([p.detach().clone() for p in parameters])
+            kept += [[p.detach().clone() for p in parameters] for age in ages if age == step + 1]
             if on_step:
                 on_step(step)
         return kept
@@ -90,7 +89,7 @@ class Trainer:
         on_step: OnStep | None = None,
     ) -> list[list[torch.Tensor]]:
         """What `fit` gives, at the AGES of the training."""
-        ages = sorted({max(1, round(age * recipe.steps)) for age in AGES})
+        ages = [max(1, round(age * recipe.steps)) for age in AGES]
         return self.trajectory(sample, recipe, generator, ages, on_step)
 
     def logits(self, parameters: networks.Parameters, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
