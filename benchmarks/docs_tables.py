@@ -1,29 +1,6 @@
-"""Tables that stand only in docs/: ablations, the plan against measurements, the service at work."""
+"""Tables that stand only in docs/: the plan against measurements, memories that grow, the service at work."""
 
 from stored import read, read_all
-
-
-def ablations() -> str:
-    """A line a data set and pair of methods."""
-    lines = [
-        "| data | without | with | iterations | seeds | accuracy without | accuracy with | gain |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    results = {name: read(f"ablations_{name}") for name in ("cifar10", "fashion-mnist")}
-    for name, row in [(name, row) for name, result in results.items() for row in result["summary"]]:
-        before, after = row["pair"].split("-")[:2]
-        after = f"{after} on {before}" if after == "iid" else after
-        figures = [f"{100 * row[key]:.1f} ± {100 * row[f'{key}_spread']:.1f} %" for key in ("before", "after")]
-        gain = f"{round(100 * row['gain'], 1) + 0.0:+.1f} ± {100 * row['gain_spread']:.1f}"
-        counts = f"{row['iterations']:,} | {row['seeds']}"
-        lines.append(f"| {name} | {before} | {after} | {counts} | {' | '.join(figures)} | {gain} |")
-    result = results["cifar10"]
-    commands = dict.fromkeys(f"`{row['command']}`" for each in results.values() for row in each["rows"])
-    note = (
-        f"Mean and sample deviation, gains in pairs; {result['ipc']} images a class, networks of width "
-        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; {', '.join(commands)}."
-    )
-    return "\n".join([*lines, "", note])
 
 
 def plan() -> str:
@@ -114,22 +91,3 @@ def prototyping() -> str:
             lines.append(f"| {name} | {about['bytes']:,} | {about['ipc']} | {' | '.join(map(str, figures))} |")
             commands.append(f"`{about['command']}`")
     return "\n".join([*lines, "", f"One training of each network on each. {', '.join(commands)}."])
-
-
-def trajectories() -> str:
-    """Accuracy at equal bytes and equal time, a line a data set, budget and method, the best first."""
-    lines = ["| data | bytes | method | test accuracy | trainings |", "|---|---|---|---|---|"]
-    results = read_all("trajectory_methods_")
-    for result in results:
-        name = result["command"].split()[2]
-        for row in result["summary"]:
-            spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
-            accuracy = f"{100 * row['accuracy']:.1f}{spread} %"
-            lines.append(f"| {name} | {row['budget']:,} | {row['contender']} | {accuracy} | {row['seeds']} |")
-    commands = " and ".join(f"`{result['command']}`" for result in results)
-    first = results[0]
-    about = (
-        "Mean and sample deviation over seeds, at most 26 s of one core each; mtt moves pixels with hard labels, the "
-        f"others low-rank images with soft ones; networks of width {first['width']}, student {first['student']}."
-    )
-    return "\n".join([*lines, "", f"{about} {commands}."])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
-from docs_tables import ablations, continual, plan, prototyping, service, trajectories
+from docs_tables import continual, plan, prototyping, service
+from method_tables import ablations, trajectories
 from stored import read
 
 ROOT = Path(__file__).parent.parent

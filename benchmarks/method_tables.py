@@ -1,0 +1,105 @@
+"""Tables of docs/methods.md: what each method gains, and where accuracy is lost."""
+
+import statistics
+from typing import Any
+
+from stored import read, read_all
+
+PUBLISHED_DROPS = {  # CIFAR-10, 10 images a class: ConvNet, AlexNet, VGG, ResNet-18 (Table 4 of the NCFM paper)
+    "DSA, published": (52.1, 35.9, 43.2, 35.9),
+    "MTT, published": (64.3, 34.2, 50.3, 34.2),
+    "NCFM, published": (71.8, 67.9, 68.0, 67.7),
+}
+
+
+def ablations() -> str:
+    """A line a data set and pair of methods."""
+    lines = [
+        "| data | without | with | iterations | seeds | accuracy without | accuracy with | gain |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    results = {name: read(f"ablations_{name}") for name in ("cifar10", "fashion-mnist")}
+    for name, row in [(name, row) for name, result in results.items() for row in result["summary"]]:
+        before, after = row["pair"].split("-")[:2]
+        after = f"{after} on {before}" if after == "iid" else after
+        figures = [f"{100 * row[key]:.1f} ± {100 * row[f'{key}_spread']:.1f} %" for key in ("before", "after")]
+        gain = f"{round(100 * row['gain'], 1) + 0.0:+.1f} ± {100 * row['gain_spread']:.1f}"
+        counts = f"{row['iterations']:,} | {row['seeds']}"
+        lines.append(f"| {name} | {before} | {after} | {counts} | {' | '.join(figures)} | {gain} |")
+    result = results["cifar10"]
+    commands = dict.fromkeys(f"`{row['command']}`" for each in results.values() for row in each["rows"])
+    note = (
+        f"Mean and sample deviation, gains in pairs; {result['ipc']} images a class, networks of width "
+        f"{result['width']}, student {result['student']} for {result['student_steps']} steps; {', '.join(commands)}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def trajectories() -> str:
+    """Accuracy at equal bytes, a line a data set, budget and method, the best first."""
+    lines = ["| data | bytes | method | test accuracy | trainings | seconds |", "|---|---|---|---|---|---|"]
+    results = read_all("trajectory_methods_")
+    for result in results:
+        name = result["command"].split()[2]
+        for row in result["summary"]:
+            same = [r for r in result["rows"] if (r["budget"], r["contender"]) == (row["budget"], row["contender"])]
+            seconds = round(statistics.median(r["process_seconds"] for r in same))
+            figures = f"{_percent(row)} | {row['seeds']} | {seconds}"
+            lines.append(f"| {name} | {row['budget']:,} | {row['contender']} | {figures} |")
+    commands = " and ".join(f"`{result['command']}`" for result in results)
+    first = results[0]
+    about = (
+        "Mean and sample deviation over seeds; seconds of one core that a set took, without the experts; mtt moves "
+        "pixels with hard labels, the others low-rank images with soft ones; networks of width "
+        f"{first['width']}, student {first['student']}."
+    )
+    return "\n".join([*lines, "", f"{about} {commands}."])
+
+
+def architectures() -> str:
+    """A line a set: each student's accuracy, and the largest drop from the first."""
+    (result,) = read_all("cross_architecture_")
+    students = result["students"]
+    lines = [f"| set | {' | '.join(students)} | largest drop |", "|---" * (len(students) + 2) + "|"]
+    for row in result["summary"]:
+        cells = [_percent(row["students"][name]) if name in row["students"] else "" for name in students]
+        lines.append(f"| {row['file'].partition('.')[0]} | {' | '.join(cells)} | {100 * row['largest_drop']:.1f} |")
+    for name, accuracies in PUBLISHED_DROPS.items():
+        drop = accuracies[0] - min(accuracies)
+        lines.append(f"| {name} | {' | '.join(f'{accuracy} %' for accuracy in accuracies)} | {drop:.1f} |")
+    trainings = max(found["n"] for row in result["summary"] for found in row["students"].values())
+    epochs = " or ".join(f"{n:,}" for n in sorted({row["epochs"] for row in result["rows"]}))
+    commands = ", ".join(dict.fromkeys(f"`{row['command']}`" for row in result["rows"]))
+    made = ", ".join(f"`{about['provenance']['command']}`" for about in result["sets"])
+    about = f"{trainings} training{'s' * (trainings > 1)} of {epochs} epochs by the papers' evaluation, who have 1,000"
+    return "\n".join([*lines, "", f"{about}. {made}; {commands}."])
+
+
+def losses() -> str:
+    """What is left of accuracy from all real images to the set, a column a data set."""
+    results = [(result, result["rows"][-1]["command"].split()[2]) for result in read_all("loss_by_part_")]
+    sets = [(name, file) for result, name in results for file in dict.fromkeys(r["file"] for r in result["rows"])]
+    rows = {(name, row["file"], row["part"]): row for result, name in results for row in result["rows"]}
+    sizes = [next(row for key, row in rows.items() if key[:2] == one) for one in sets]
+    heads = [f"{name}, {size['bytes']:,} bytes" for (name, _), size in zip(sets, sizes, strict=True)]
+    lines = [f"| trained on | {' | '.join(heads)} |", "|---" * (len(sets) + 1) + "|"]
+    for part in dict.fromkeys(row["part"] for row in rows.values()):
+        cells = [
+            f"{100 * statistics.fmean(rows[*one, part]['accuracies']):.1f} %" if (*one, part) in rows else ""
+            for one in sets
+        ]
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    trainings = max(len(row["accuracies"]) for row in rows.values())
+    apart = max(max(row["accuracies"]) - min(row["accuracies"]) for row in rows.values())
+    commands = ", ".join(dict.fromkeys(f"`{row['command']}`" for row in rows.values()))
+    counts = ", ".join(f"{size['ipc']}" for size in sizes)
+    about = (
+        f"Means of {trainings} trainings, at most {100 * apart:.1f} points apart, on validation images; {counts} "
+        f"images a class, student width {sizes[0]['width']}."
+    )
+    return "\n".join([*lines, "", f"{about} {commands}."])
+
+
+def _percent(row: dict[str, Any]) -> str:
+    spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
+    return f"{100 * row['accuracy']:.1f}{spread} %"
