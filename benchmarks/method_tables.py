@@ -42,7 +42,7 @@ def trajectories() -> str:
     for result in results:
         name = result["command"].split()[2]
         for row in result["summary"]:
-            same = [r for r in result["rows"] if (r["budget"], r["contender"]) == (row["budget"], row["contender"])]
+            same = [r for r in result["rows"] if all(r[key] == row[key] for key in ("budget", "contender", "seconds"))]
             seconds = round(statistics.median(r["process_seconds"] for r in same))
             figures = f"{_percent(row)} | {row['seeds']} | {seconds}"
             lines.append(f"| {name} | {row['budget']:,} | {row['contender']} | {figures} |")

@@ -41,6 +41,7 @@ FORMS: dict[int, dict[str, Any]] = {
 }
 PIXELS: dict[str, Any] = {"parameterization": "pixels", "bits": 4, "labels": "hard"}
 SHORT = {"published": "short"}
+KIND = ("budget", "contender", "seconds")
 # Name -> method, its settings, and what is said of the form where it is another.
 CONTENDERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "random": ("random", {}, {}),
@@ -90,7 +91,8 @@ class Bench:
         synthetic = edgedd.distill(self.data, iterations=iterations, **options)
         seconds = round(time.process_time() - begun, 1)
         result = edgedd.evaluate(synthetic, self.data, [STUDENT], seeds=1, seed=seed)[0]
-        kept = {"budget": budget, "contender": name, "seed": seed, "bytes": synthetic.nbytes, "ipc": synthetic.ipc}
+        kept = {"budget": budget, "contender": name, "seconds": self.seconds, "seed": seed}
+        kept |= {"bytes": synthetic.nbytes, "ipc": synthetic.ipc}
         kept |= {"settings": CONTENDERS[name][1], "form": synthetic.parameterization.as_dict()}
         return kept | {"iterations": iterations, "process_seconds": seconds, "accuracy": result["accuracy"]}
 
@@ -108,16 +110,18 @@ def teach_by(folder: ExpertFolder) -> None:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line a budget and contender, the best first."""
+    """A line a budget, contender and time, the best first."""
     lines = []
-    for budget in sorted({row["budget"] for row in rows}):
-        own = [row for row in rows if row["budget"] == budget]
-        for name in {row["contender"] for row in own}:
-            values = np.array([row["accuracy"] for row in own if row["contender"] == name])
-            spread = round(float(values.std(ddof=1)), 4) if len(values) > 1 else None
-            line = {"budget": budget, "contender": name, "seeds": len(values)}
-            lines.append(line | {"accuracy": round(float(values.mean()), 4), "spread": spread})
+    for kind in sorted({_kind(row) for row in rows}):
+        values = np.array([row["accuracy"] for row in rows if _kind(row) == kind])
+        spread = round(float(values.std(ddof=1)), 4) if len(values) > 1 else None
+        line = dict(zip(KIND, kind, strict=True)) | {"seeds": len(values)}
+        lines.append(line | {"accuracy": round(float(values.mean()), 4), "spread": spread})
     return sorted(lines, key=lambda line: (line["budget"], -line["accuracy"]))
+
+
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KIND)
 
 
 def main() -> None:
@@ -145,7 +149,7 @@ def main() -> None:
     for budget in map(int, arguments.bytes.split(",")):
         for seed in range(arguments.seeds):
             for name in arguments.contenders.split(","):
-                before = {r["seed"]: r for r in rows if (r["budget"], r["contender"]) == (budget, name)}
+                before = {r["seed"]: r for r in rows if _kind(r) == (budget, name, arguments.seconds)}
                 if seed in before:
                     continue
                 timed = next(iter(before.values()), {}).get("iterations")
