@@ -154,4 +154,5 @@ def test_auto_within_the_bytes_and_the_same_again(monkeypatch: pytest.MonkeyPatc
     assert first.to_bytes() == second.to_bytes()
     assert first.parameterization.kind == "dct"
     assert first.compact
+    assert 51 % first.label_levels == 0 < first.label_levels - 1
     assert 800 <= first.nbytes <= 1000

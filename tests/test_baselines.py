@@ -13,11 +13,12 @@ from edgedd.baselines import picture_files, search
 from edgedd.baselines.coded import Coded
 from edgedd.baselines.fitting import fitted, size
 from edgedd.baselines.levels import Levels, lloyd_levels, lossless, plain
-from edgedd.baselines.real_set import RealSet, label_steps, stepped
+from edgedd.baselines.real_set import RealSet, stepped
 from edgedd.baselines.stores import Store, stores
 from edgedd.distillation import recipe_search, teacher
 from edgedd.parameterization import LowRank
 from edgedd.recipe import Recipe
+from edgedd.synthetic_set import label_steps
 
 CODECS = [("jpeg", 20, {}), ("jpeg", 60, {"halved": True}), ("webp", 20, {})]
 

@@ -20,11 +20,9 @@ from edgedd.parameterization import Pixels
 from edgedd.recipe import Recipe
 from edgedd.storage import set_metadata
 from edgedd.storage.compact_file import DICTIONARY, deflated
-from edgedd.synthetic_set import SyntheticSet, quantize_labels
+from edgedd.synthetic_set import SyntheticSet, label_steps, quantize_labels
 
 MAGIC = b"edr\x01"
-FEW_CLASSES = 20
-_COARSE, _FINE = 51, 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +117,6 @@ class RealSet:
         """The set with the recipe and, where they are soft, the labels that a search has found for it."""
         labels = None if self.labels is None else stepped(synthetic.soft_labels(slice(None)))
         return replace(self, labels=labels, recipe=synthetic.recipe)
-
-
-def label_steps(num_classes: int) -> int:
-    """Steps of a probability: a fiftieth is fine enough for few classes, and leaves less to store."""
-    return _COARSE if num_classes <= FEW_CLASSES else _FINE
 
 
 def stepped(probabilities: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from edgedd.labelled_images import LabelledImages, load_data
 from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
-from edgedd.synthetic_set import SyntheticSet
+from edgedd.synthetic_set import SyntheticSet, label_steps
 
 WIDTH = 64
 SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.1  # of the minutes
@@ -229,6 +229,7 @@ class Distillation:
             classes=self.classes,
             provenance=self._provenance(iterations),
             scales=synthetic.numpy_scales(),
+            label_levels=label_steps(len(self.classes)) if self.compact else 255,
         )
         return stored.packed() if self.compact or self.options.compact else stored
 
