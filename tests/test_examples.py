@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import edgedd
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -28,6 +30,7 @@ def test_train_on_device(tmp_path: Path) -> None:
     assert (tmp_path / "weights.safetensors").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_bring_your_own_model(tmp_path: Path) -> None:
     lines = run("bring_your_own_model.py", str(tmp_path / "own")).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["full", "last-2"]
