@@ -96,7 +96,7 @@ def test_the_usual_augmentation_stays_unless_another_is_clearly_better(
     own = Augmentation(shift=1)
     made = replace(golden(), recipe=Recipe(augmentation=own))
     monkeypatch.setattr(recipe_search, "validate", lambda s, recipe, *_: 0.5 + gain * (recipe.augmentation != own))
-    found = recipe_search.choose_recipe(made, EMPTY, None, seed=[0], wide=True)  # type: ignore[arg-type]
+    found = recipe_search.choose_recipe(made, EMPTY, None, seed=[0], seen=True)  # type: ignore[arg-type]
     assert (found.recipe.augmentation != own) == left
 
 

@@ -155,6 +155,7 @@ def choose_recipe(
     seed: Sequence[int],
     learned: Sequence[Recipe] = (),
     wide: bool = False,
+    seen: bool = False,
     deadline: float | None = None,
     on_trial: OnTrial | None = None,
 ) -> SyntheticSet:
@@ -163,7 +164,8 @@ def choose_recipe(
     What of it does not end before the `deadline` is left out. A `wide` search trains for the recipe's own steps (on
     Fashion-MNIST shifts win at 1,500 steps alone, benchmarks/results/auto_choices_fashion-mnist.json), and goes on to
     learning rates and more steps. Recipes that the method has `learned` contend first with the set's own, at the
-    augmentation that suits most data.
+    augmentation that suits most data. Where the networks that distilled have `seen` the set's own augmentation, another
+    one must be better by GAIN.
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
@@ -173,7 +175,6 @@ def choose_recipe(
         recipes = [replace(recipe, augmentation=shifted) for recipe in (synthetic.recipe, *learned)]
         synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in recipes])[0]
     own = synthetic.recipe.augmentation
-    seen = wide and own != Augmentation()  # by the networks that distilled
     known = beside(own, height, width) if seen else augmentations(height, width)
     candidates = with_augmentations(synthetic, [own, *(choice for choice in known if choice != own)])
     winner, score = search.best(candidates, gain=GAIN if seen else 0.0)

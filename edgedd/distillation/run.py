@@ -195,7 +195,7 @@ class Distillation:
 
     def _score(self, loop: Loop) -> float:
         """Validation accuracy of the set as it would be stored now, of one student, the same each time."""
-        recipe = Recipe(augmentation=self._seen)
+        recipe = auto.recipe(self._seen)
         search = recipe_search.Search(self.validation, self.trainer, [self.options.seed, 6], 1)
         score: float = self.ranks.agreed(search.score(self._stored(loop.synthetic, loop.iteration, recipe)))
         return score
@@ -245,7 +245,7 @@ class Distillation:
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
-        common |= {"learned": learned, "wide": self.auto}
+        common |= {"learned": learned, "wide": self.auto, "seen": self.auto and self._seen != Augmentation()}
         common["deadline"] = self._after(1)
         return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
 
