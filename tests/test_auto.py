@@ -85,8 +85,14 @@ def searched(monkeypatch: pytest.MonkeyPatch, worth: Any, **options: Any) -> Rec
 def test_a_wide_search_finds_the_rate_and_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     found = searched(monkeypatch, lambda r: 0.5 + r.student_lr + 1e-4 * r.steps, wide=True)
     own = golden().recipe
-    assert found.student_lr == pytest.approx(2.5 * own.student_lr)
+    assert found.student_lr == pytest.approx(2.5 * 0.1)
     assert found.steps == np.ceil(2.5 * own.steps)
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_faster_recipe_contends_with_the_own(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+    found = searched(monkeypatch, lambda r: 0.5 + (0.1 if faster else -0.1) * (r.student_lr == 0.1), wide=True)
+    assert (found.student_lr == 0.1) == faster
 
 
 @pytest.mark.parametrize(("gain", "left"), [(0.004, False), (0.006, True)])

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 import edgedd
-from edgedd.augmentation import Augmentation
 from edgedd.baselines.coded import Coded
 from edgedd.baselines.fitting import filled, finer, fit
 from edgedd.baselines.levels import Levels
 from edgedd.baselines.pool import SELECTIONS, Pool
 from edgedd.baselines.real_set import RealSet
 from edgedd.baselines.stores import QUALITIES, Store, stores
-from edgedd.distillation import auto, recipe_search
+from edgedd.distillation import recipe_search
 from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
 from edgedd.distillation.loop import Progress
 from edgedd.distillation.options import Options
@@ -124,7 +123,6 @@ class BaselineSearch:
         if not wanted.search_recipe:
             return made
         how: dict[str, Any] = {"seed": [*seed, 1], "wide": True, "on_trial": lambda done, trials: self._count()}
-        how["learned"] = [replace(auto.recipe(Augmentation()), steps=made.recipe.steps)]
         found = recipe_search.choose_recipe(made.synthetic(), self.validation, self.trainer, **how)
         return self._within(made.trained_by(found), wanted)
 
@@ -218,7 +216,5 @@ def _trials(settings: Sequence[Store], shape: tuple[int, int, int], wanted: Want
     mine = sum(len(g) + FINALISTS for g in groups if len(g) > 1)
     if len(groups) > 1:  # only the qualities at one size
         mine -= len(groups[1]) - len(groups[1]) // len(groups[0])
-    searched = (
-        recipe_search.recipe_trials(*shape[1:], learned=1, wide=True) if wanted is None or wanted.search_recipe else 0
-    )
+    searched = recipe_search.recipe_trials(*shape[1:], wide=True) if wanted is None or wanted.search_recipe else 0
     return mine + 1 + FINALISTS + len(SELECTIONS) - 1 + FINALISTS + searched
