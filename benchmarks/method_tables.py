@@ -91,12 +91,10 @@ def losses() -> str:
         lines.append(f"| {part} | {' | '.join(cells)} |")
     trainings = max(len(row["accuracies"]) for row in rows.values())
     apart = max(max(row["accuracies"]) - min(row["accuracies"]) for row in rows.values())
+    spread = f"Means of {trainings} trainings, at most {100 * apart:.1f} points apart" if apart else "One training each"
     commands = ", ".join(dict.fromkeys(f"`{row['command']}`" for row in rows.values()))
     counts = ", ".join(f"{size['ipc']}" for size in sizes)
-    about = (
-        f"Means of {trainings} trainings, at most {100 * apart:.1f} points apart, on validation images; {counts} "
-        f"images a class, student width {sizes[0]['width']}."
-    )
+    about = f"{spread}, on validation images; {counts} images a class, student width {sizes[0]['width']}."
     return "\n".join([*lines, "", f"{about} {commands}."])
 
 
