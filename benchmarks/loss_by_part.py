@@ -35,6 +35,7 @@ from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Shuffled, Trainer
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
+from edgedd.synthetic_set import label_steps
 
 TEACHERS, LONGER, SHORTER = 4, 4, 600
 Images = tuple[torch.Tensor, torch.Tensor]
@@ -119,6 +120,7 @@ class Parts:
             classes=self.set.classes,
             provenance=dict(self.set.provenance),
             scales=trainable.numpy_scales(),
+            label_levels=label_steps(len(self.set.classes)),
         ).packed()
 
 

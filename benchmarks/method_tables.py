@@ -5,12 +5,6 @@ from typing import Any
 
 from stored import read, read_all
 
-PUBLISHED_DROPS = {  # CIFAR-10, 10 images a class: ConvNet, AlexNet, VGG, ResNet-18 (Table 4 of the NCFM paper)
-    "DSA, published": (52.1, 35.9, 43.2, 35.9),
-    "MTT, published": (64.3, 34.2, 50.3, 34.2),
-    "NCFM, published": (71.8, 67.9, 68.0, 67.7),
-}
-
 
 def ablations() -> str:
     """A line a data set and pair of methods."""
@@ -54,25 +48,6 @@ def trajectories() -> str:
         f"{first['width']}, student {first['student']}."
     )
     return "\n".join([*lines, "", f"{about} {commands}."])
-
-
-def architectures() -> str:
-    """A line a set: each student's accuracy, and the largest drop from the first."""
-    (result,) = read_all("cross_architecture_")
-    students = result["students"]
-    lines = [f"| set | {' | '.join(students)} | largest drop |", "|---" * (len(students) + 2) + "|"]
-    for row in result["summary"]:
-        cells = [_percent(row["students"][name]) if name in row["students"] else "" for name in students]
-        lines.append(f"| {row['file'].partition('.')[0]} | {' | '.join(cells)} | {100 * row['largest_drop']:.1f} |")
-    for name, accuracies in PUBLISHED_DROPS.items():
-        drop = accuracies[0] - min(accuracies)
-        lines.append(f"| {name} | {' | '.join(f'{accuracy} %' for accuracy in accuracies)} | {drop:.1f} |")
-    trainings = max(found["n"] for row in result["summary"] for found in row["students"].values())
-    epochs = " or ".join(f"{n:,}" for n in sorted({row["epochs"] for row in result["rows"]}))
-    commands = ", ".join(dict.fromkeys(f"`{row['command']}`" for row in result["rows"]))
-    made = ", ".join(f"`{about['provenance']['command']}`" for about in result["sets"])
-    about = f"{trainings} training{'s' * (trainings > 1)} of {epochs} epochs by the papers' evaluation, who have 1,000"
-    return "\n".join([*lines, "", f"{about}. {made}; {commands}."])
 
 
 def losses() -> str:
