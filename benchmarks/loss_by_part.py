@@ -144,9 +144,8 @@ def main() -> None:
         known = {**about, "part": part}
         done = next((row for row in rows if all(row[key] == value for key, value in known.items())), None)
         if done is None:
-            done = {**known, "recipe": recipe.as_dict(), "accuracies": [], "command": command}
-            rows.append(done | {"seconds": 0.0})
-            done = rows[-1]
+            done = {**known, "recipe": recipe.as_dict(), "accuracies": [], "command": command, "seconds": 0.0}
+            rows.append(done)
         for seed in range(len(done["accuracies"]), arguments.seeds):
             begun = time.perf_counter()
             done["accuracies"].append(round(parts.accuracy(recipe, images(), seed), 4))

@@ -1,4 +1,4 @@
-"""Tables of docs/methods.md: what each method gains, and where accuracy is lost."""
+"""Tables of docs/methods.md: what each method gains."""
 
 import statistics
 from typing import Any
@@ -47,29 +47,6 @@ def trajectories() -> str:
         "pixels with hard labels, the others low-rank images with soft ones; networks of width "
         f"{first['width']}, student {first['student']}."
     )
-    return "\n".join([*lines, "", f"{about} {commands}."])
-
-
-def losses() -> str:
-    """What is left of accuracy from all real images to the set, a column a data set."""
-    results = [(result, result["rows"][-1]["command"].split()[2]) for result in read_all("loss_by_part_")]
-    sets = [(name, file) for result, name in results for file in dict.fromkeys(r["file"] for r in result["rows"])]
-    rows = {(name, row["file"], row["part"]): row for result, name in results for row in result["rows"]}
-    sizes = [next(row for key, row in rows.items() if key[:2] == one) for one in sets]
-    heads = [f"{name}, {size['bytes']:,} bytes" for (name, _), size in zip(sets, sizes, strict=True)]
-    lines = [f"| trained on | {' | '.join(heads)} |", "|---" * (len(sets) + 1) + "|"]
-    for part in dict.fromkeys(row["part"] for row in rows.values()):
-        cells = [
-            f"{100 * statistics.fmean(rows[*one, part]['accuracies']):.1f} %" if (*one, part) in rows else ""
-            for one in sets
-        ]
-        lines.append(f"| {part} | {' | '.join(cells)} |")
-    trainings = max(len(row["accuracies"]) for row in rows.values())
-    apart = max(max(row["accuracies"]) - min(row["accuracies"]) for row in rows.values())
-    spread = f"Means of {trainings} trainings, at most {100 * apart:.1f} points apart" if apart else "One training each"
-    commands = ", ".join(dict.fromkeys(f"`{row['command']}`" for row in rows.values()))
-    counts = ", ".join(f"{size['ipc']}" for size in sizes)
-    about = f"{spread}, on validation images; {counts} images a class, student width {sizes[0]['width']}."
     return "\n".join([*lines, "", f"{about} {commands}."])
 
 

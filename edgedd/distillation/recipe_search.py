@@ -177,7 +177,7 @@ def choose_recipe(
         synthetic = search.best([replace(synthetic, recipe=recipe) for recipe in contenders])[0]
     own = synthetic.recipe.augmentation
     known = beside(own, height, width) if seen else augmentations(height, width)
-    candidates = with_augmentations(synthetic, [own, *(choice for choice in known if choice != own)])
+    candidates = with_augmentations(synthetic, list(dict.fromkeys([own, *known])))
     winner, score = search.best(candidates, gain=GAIN if seen else 0.0)
     variants = [
         replace(sharpened(winner, temperature), recipe=replace(winner.recipe, weight_decay=weight_decay))
