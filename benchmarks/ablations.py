@@ -50,10 +50,10 @@ def run(data_path: str, pair: str, side: int, seeds: list[int]) -> None:
 
     import edgedd
     from edgedd.augmentation import Augmentation
-    from edgedd.distillation import run as distillation
+    from edgedd.distillation import compute
 
     torch.set_num_threads(1)
-    distillation.COMPILE_ABOVE_FLOPS = 0
+    compute.COMPILE_ABOVE_FLOPS["cpu"] = 0.0
     iterations, *sides = PAIRS[pair]
     method, settings = sides[side]
     data = edgedd.load_data(data_path)

@@ -2,6 +2,7 @@
 
     edgedd distill --data DATA.npz --method iid --ipc 10 --parameterization pixels --labels hard -o iid.safetensors
     python benchmarks/cross_architecture.py NAME DATA.npz --sets iid.safetensors [--students S...] [--epochs 1000]
+        [--device cuda]
 
 Each student is trained from each set by the papers' evaluation (`vico`; they have 1,000 epochs), and the test split is
 read once a training. A drop is from the first student, a ConvNet such as the one that distilled. Each finished training
@@ -55,17 +56,20 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--students", nargs="+", default=list(STUDENTS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=1000)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     command = f"python benchmarks/cross_architecture.py {arguments.name} {Path(arguments.data).name} --sets "
     command += f"{' '.join(path.name for path in arguments.sets)} --students {' '.join(arguments.students)} "
     arguments.command = command + f"--seeds {arguments.seeds} --epochs {arguments.epochs}"
+    arguments.command += f" --device {arguments.device}" if arguments.device != "cpu" else ""
     return arguments
 
 
 def main() -> None:
     """Train what is missing, write after each training."""
     arguments = parsed()
-    data, path = edgedd.load_data(arguments.data), RESULTS / f"cross_architecture_{arguments.name}.json"
+    data, path = edgedd.load_data(arguments.data), arguments.results / f"cross_architecture_{arguments.name}.json"
     stored = json.loads(path.read_text()) if path.exists() else {"rows": [], "sets": [], "students": []}
     rows: list[dict[str, Any]] = stored["rows"]
     sets = {known["file"]: known for known in stored["sets"]}
@@ -76,10 +80,11 @@ def main() -> None:
         synthetic, begun = edgedd.SyntheticSet.load(file), time.perf_counter()
         sets[file.name] = described(file.name, synthetic)
         how = {"recipe": "vico", "epochs": arguments.epochs}
-        accuracy = edgedd.evaluate(synthetic, data, [student], seeds=1, seed=seed, **how)[0]["accuracy"]
+        found_rows = edgedd.evaluate(synthetic, data, [student], seeds=1, seed=seed, device=arguments.device, **how)
+        accuracy = found_rows[0]["accuracy"]
         row = {"file": file.name, "student": student, "seed": seed, "accuracy": accuracy, **how}
         row["command"] = arguments.command
-        rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)} | surroundings())
+        rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)} | surroundings(arguments.device))
         found = {"summary": summary(rows, students), "students": students, "sets": list(sets.values()), "rows": rows}
         write_bytes(path, json.dumps(found, indent=1).encode() + b"\n")
         print(f"{file.name} {student}: {100 * accuracy:.1f} % in {rows[-1]['seconds']} s", flush=True)

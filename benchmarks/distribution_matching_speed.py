@@ -1,14 +1,15 @@
 """DM and IID: iterations per second and peak memory against a plain eager loop that does the same arithmetic.
 
-    python benchmarks/distribution_matching_speed.py [--rounds 8] [--threads 2]
+    python benchmarks/distribution_matching_speed.py [--rounds 8] [--threads 2] [--device cuda]
 
 ConvNet-3 of width 128, 3x32x32, 10 classes, 10 synthetic and 256 real images each, SGD on pixels. The plain loop is
 what the published code does on a processor: modules in float32, class by class, one step on the sum. Each contender
 is a process of its own that waits while another works; a round gives every one a turn, in changing order, and ratios
 are taken within a round. The floor is the convolutions' operations over the rate of large matrix products in the
 precision used, in the same rounds. `precision` says what bfloat16 does to the loss and to the gradient of the images,
-beside what another real batch does. Images are noise; IID's pool is not trained, as its training is not timed. Writes
-benchmarks/results/distribution_matching_speed.json.
+beside what another real batch does. Images are noise; IID's pool is not trained, as its training is not timed. Peaks
+are the process's memory, or what the GPU had allocated. Writes benchmarks/results/distribution_matching_speed.json,
+or distribution_matching_speed_cuda.json.
 """
 
 import argparse
@@ -20,11 +21,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from stored import RESULTS
 from surroundings import surroundings
 from torch import nn
 
@@ -39,10 +40,10 @@ from edgedd.labelled_images import LabelledImages
 from edgedd.parameterization import Pixels
 from edgedd.students import student
 
-RESULTS = Path(__file__).parent / "results" / "distribution_matching_speed.json"
 SHAPE, CLASSES, IPC, BATCH, WIDTH = (3, 32, 32), 10, 10, 256, 128
 KINDS = ("dm", "iid")
-PRODUCT = 2048
+PRODUCT = {"cpu": 2048, "cuda": 8192}  # side of the matrices whose product is the floor's rate
+STEPS = {"cpu": {"edgedd": 2, "plain": 1, "product": 10}, "cuda": {"edgedd": 30, "plain": 10, "product": 100}}
 Step = Callable[[], Any]
 
 
@@ -59,7 +60,7 @@ def our_loop(kind: str, compute: Compute) -> Loop:
     generator, real = np.random.default_rng(0), RealImages.of(data(), compute)
     rows = np.concatenate([real.sample_class(c, IPC, generator) for c in range(CLASSES)])
     logits = 20 * np.eye(CLASSES)[np.repeat(np.arange(CLASSES), IPC)]
-    synthetic = TrainableSet.start(Pixels(SHAPE, 16), real.normalised(rows).numpy(), logits, compute.device)
+    synthetic = TrainableSet.start(Pixels(SHAPE, 16), real.normalised(rows).cpu().numpy(), logits, compute.device)
     method = DM(optimizer="sgd", width=WIDTH) if kind == "dm" else IID(optimizer="sgd", width=WIDTH, pool=3)
     loop = Loop(synthetic, method, real, compute, generator, rounding_from=2.0)
     loop.total = 2**31
@@ -94,20 +95,20 @@ def covariance(maps: torch.Tensor) -> torch.Tensor:
     return (z @ z.transpose(1, 2)).mean(0)
 
 
-def plain_step(kind: str) -> Step:
+def plain_step(kind: str, device: str) -> Step:
     """One iteration as the published code takes it, class by class."""
     held, generator = data(), np.random.default_rng(0)
     mean, std = (torch.from_numpy(v).float()[:, None, None] for v in (held.mean, held.std))
-    images = (torch.from_numpy(held.train_images).float() / 255 - mean) / std
+    images = ((torch.from_numpy(held.train_images).float() / 255 - mean) / std).to(device)
     classwise = [np.flatnonzero(held.train_labels == c) for c in range(CLASSES)]
     start = torch.cat([images[rows[:IPC]] for rows in classwise])
     synthetic = start.clone().requires_grad_()
     optimizer = torch.optim.SGD([synthetic], lr=1.0, momentum=0.5)
-    pool = [PlainConvNet() for _ in range(3)]
+    pool = [PlainConvNet().to(device) for _ in range(3)]
 
     def step() -> None:
-        network, trained = PlainConvNet(), pool[int(generator.integers(3))]
-        loss = torch.tensor(0.0)
+        network, trained = PlainConvNet().to(device), pool[int(generator.integers(3))]
+        loss = torch.zeros((), device=device)
         for c in range(CLASSES):
             drawn = siamese.draw(siamese.NATURAL, generator)
             real = siamese.apply(images[generator.permutation(classwise[c])[:BATCH]], drawn)
@@ -126,37 +127,42 @@ def plain_step(kind: str) -> Step:
     return step
 
 
-def product_step(kind: str) -> Step:
+def product_step(device: str) -> Step:
     """A large matrix product, in bfloat16 where the features are."""
-    low = Compute.choose("cpu").bfloat16
-    left = torch.randn(PRODUCT, PRODUCT).to(torch.bfloat16 if low else torch.float32)
+    low, side = Compute.choose(device).bfloat16, PRODUCT[device]
+    left = torch.randn(side, side, device=device).to(torch.bfloat16 if low else torch.float32)
     return lambda: left @ left
 
 
-def contend(name: str, kind: str, threads: int) -> None:
+def contend(name: str, kind: str, threads: int, device: str) -> None:
     """In a process of its own: take as many steps as each line of stdin says, answer seconds and peak MiB."""
     torch.set_num_threads(threads)
     if name == "edgedd":
-        loop = our_loop(kind, Compute.choose("cpu"))
+        loop = our_loop(kind, Compute.choose(device))
         step: Step = lambda: loop._step(None)  # noqa: E731
     else:
-        step = {"plain": plain_step, "product": product_step}[name](kind)
+        step = plain_step(kind, device) if name == "plain" else product_step(device)
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     for _ in range(2):
         step()
+    wait()
     print("ready", flush=True)
     for line in sys.stdin:
         begun = time.perf_counter()
         for _ in range(int(line)):
             step()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        wait()
+        on_gpu = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+        peak = on_gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(time.perf_counter() - begun, peak, flush=True)
 
 
 class Contender:
     """The other end of `contend`."""
 
-    def __init__(self, name: str, kind: str, threads: int) -> None:
+    def __init__(self, name: str, kind: str, threads: int, device: str) -> None:
         command = [sys.executable, __file__, "--contend", name, "--kind", kind, "--threads", str(threads)]
+        command += ["--device", device]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self._process.stdout.readline().strip() != "ready":  # type: ignore[union-attr]
             raise SystemExit(f"{name} did not start")
@@ -175,10 +181,10 @@ class Contender:
         self._process.wait()
 
 
-def paired(kind: str, rounds: int, threads: int) -> dict[str, Any]:
+def paired(kind: str, rounds: int, threads: int, device: str) -> dict[str, Any]:
     """Iterations per second and peak memory of both, and the share of the floor that ours reaches."""
-    contenders = {name: Contender(name, kind, threads) for name in ("edgedd", "plain", "product")}
-    steps = {"edgedd": 2, "plain": 1, "product": 10}
+    contenders = {name: Contender(name, kind, threads, device) for name in ("edgedd", "plain", "product")}
+    steps = STEPS[device]
     times: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for number in range(rounds):
@@ -188,13 +194,13 @@ def paired(kind: str, rounds: int, threads: int) -> dict[str, Any]:
     for contender in contenders.values():
         contender.close()
     ratios = sorted(theirs / ours for theirs, ours in zip(times["plain"], times["edgedd"], strict=True))
-    rate = 2 * PRODUCT**3 / min(times["product"])
+    rate = 2 * PRODUCT[device] ** 3 / min(times["product"])
     # every real image once, every synthetic one forward and for its gradient; IID's also through the pool's network
     passes = CLASSES * (BATCH + 2 * IPC * (1 if kind == "dm" else 2))
     floor = 2 * student(f"convnet3-w{WIDTH}", SHAPE, CLASSES).multiply_adds * passes / rate
     rows = {
         name: {
-            "seconds": round(statistics.median(times[name]), 3),
+            "seconds": round(statistics.median(times[name]), 5),
             "iterations_per_second": round(1 / statistics.median(times[name]), 3),
             "peak_mib": round(contenders[name].peak_mib),
         }
@@ -204,7 +210,7 @@ def paired(kind: str, rounds: int, threads: int) -> dict[str, Any]:
         "times_as_fast": round(statistics.median(ratios), 2),
         "quartiles": [round(ratios[rounds // 4], 2), round(ratios[-1 - rounds // 4], 2)],
         "rate_gflops": round(rate / 1e9, 1),
-        "floor_seconds": round(floor, 3),
+        "floor_seconds": round(floor, 5),
         "share_of_floor": round(floor / min(times["edgedd"]), 3),
     }
     print(kind, rows, facts, flush=True)
@@ -241,19 +247,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--contend", choices=("edgedd", "plain", "product"), help=argparse.SUPPRESS)
     parser.add_argument("--kind", choices=KINDS, default="dm", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contend:
-        contend(arguments.contend, arguments.kind, arguments.threads)
+        contend(arguments.contend, arguments.kind, arguments.threads, arguments.device)
         return
     torch.set_num_threads(arguments.threads)
-    rows = [paired(kind, arguments.rounds, arguments.threads) for kind in KINDS]
+    device = arguments.device
+    rows = [paired(kind, arguments.rounds, arguments.threads, device) for kind in KINDS]
     command = f"python benchmarks/distribution_matching_speed.py --rounds {arguments.rounds}"
-    command += f" --threads {arguments.threads}"
-    results = {"speed": rows, "precision": precision(), "rounds": arguments.rounds, "threads": arguments.threads}
-    RESULTS.write_text(json.dumps({**results, "command": command, **surroundings()}, indent=1) + "\n")
-    print(RESULTS)
+    command += f" --threads {arguments.threads}" + (" --device cuda" if device == "cuda" else "")
+    results: dict[str, Any] = {"speed": rows, "rounds": arguments.rounds, "threads": arguments.threads}
+    if device == "cpu":
+        results["precision"] = precision()
+    path = RESULTS / f"distribution_matching_speed{'_cuda' if device == 'cuda' else ''}.json"
+    path.write_text(json.dumps({**results, "command": command, **surroundings(device)}, indent=1) + "\n")
+    print(path)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from surroundings import surroundings
 from trajectory_methods import STUDENT, Bench, teach_by
 
 import edgedd
-from edgedd.distillation import run as distillation
+from edgedd.distillation import compute
 from edgedd.distillation.expert_files import ExpertFolder
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +117,7 @@ def main() -> None:
         draw(path, arguments.sets, ROOT / "docs" / "pictures" / f"ranks_{arguments.name}.png")
         return
     torch.set_num_threads(1)
-    distillation.COMPILE_ABOVE_FLOPS = 0
+    compute.COMPILE_ABOVE_FLOPS["cpu"] = 0.0
     teach_by(ExpertFolder.open(Path(arguments.experts)))
     arguments.sets.mkdir(parents=True, exist_ok=True)
     run(Bench(edgedd.load_data(arguments.data), arguments.experts, arguments.seconds), path, arguments)

@@ -10,9 +10,9 @@ from typing import Any
 PACKAGES = ("numpy", "onnxruntime", "safetensors", "torch", "tensorly", "scikit-learn")
 
 
-def surroundings() -> dict[str, Any]:
-    """Processor, cores, versions and commit; `dirty` when the tree had changes."""
-    return {
+def surroundings(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, versions and commit, and the GPU where one computes; `dirty` when the tree had changes."""
+    return _gpu(device) | {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -29,6 +29,14 @@ def _processor() -> str:
         return platform.processor()
     wanted = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return wanted[0] if wanted else platform.machine()
+
+
+def _gpu(device: str) -> dict[str, str]:
+    if device != "cuda":
+        return {}
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()}
 
 
 def _git(*arguments: str) -> str:

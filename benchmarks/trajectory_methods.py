@@ -28,8 +28,8 @@ from surroundings import surroundings
 
 import edgedd
 from edgedd.augmentation import Augmentation
+from edgedd.distillation import compute, teacher
 from edgedd.distillation import run as distillation
-from edgedd.distillation import teacher
 from edgedd.distillation.expert_files import ExpertFolder
 from edgedd.distillation.options import Options
 from edgedd.labelled_images import LabelledImages
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    distillation.COMPILE_ABOVE_FLOPS = 0
+    compute.COMPILE_ABOVE_FLOPS["cpu"] = 0.0
     folder = ExpertFolder.open(Path(arguments.experts))
     teach_by(folder)
     path = RESULTS / f"trajectory_methods_{arguments.name}.json"

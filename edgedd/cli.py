@@ -127,7 +127,7 @@ def evaluate(
     seed: Seed = 0,
     recipe: Annotated[str, typer.Option(help="set (its own); as papers: vico, vico-digits, vico-plain")] = "set",
     epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda, for the papers' recipes")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda; on cuda torch trains")] = "cpu",
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote, for a bundle")] = None,
     continual: in_steps.Steps = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="also real images in as many bytes")] = False,

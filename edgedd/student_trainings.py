@@ -1,13 +1,13 @@
 """Trainings of students from a set alone, by the set's recipe or as the papers test a set.
 
-By the set's own recipe the device runtime trains them; by a published recipe torch does, since the papers draw one
-family of augmentation a batch, where the training graph applies every family to every image.
+By the set's own recipe the device runtime trains them, or torch on a GPU; by a published recipe torch does, since the
+papers draw one family of augmentation a batch, where the training graph applies every family to every image.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ class Trainings:
             with DSA; "vico-digits", without its mirror; "vico-plain", 300 epochs without augmentation, as for DC.
         epochs: instead of the recipe's; schedules shorten with it.
         seeds: trainings a student; `seed`, of the first.
-        device: "cpu", or "cuda" for a published recipe.
+        device: "cpu" or "cuda". On cuda torch trains by the set's recipe too, in float32, and only students without
+            batch norm: the device runtime's statistics are those of its micro-batches.
 
     Raises SettingError for what is none of these.
     """
@@ -50,8 +51,8 @@ class Trainings:
             raise SettingError(f"seeds={self.seeds}, wanted 1 to 100 trainings")
         if self.epochs is not None and not 1 <= self.epochs <= MAX_EPOCHS:
             raise SettingError(f"epochs={self.epochs}, wanted 1 to {MAX_EPOCHS:,}")
-        if self.recipe == "set" and self.device != "cpu":
-            raise SettingError(f"device {self.device} is for published recipes: choose --recipe vico, or leave it out")
+        if self.device not in ("cpu", "cuda"):
+            raise SettingError(f"device {self.device!r}, wanted cpu or cuda")
 
 
 def train_students(
@@ -61,7 +62,9 @@ def train_students(
 
     `on_next` is called after each training, or after each epoch of a published recipe.
     """
-    train = _by_the_set if how.recipe == "set" else _as_published
+    if how.recipe != "set":
+        return _as_published(synthetic, data, name, how, on_next)
+    train = _by_the_set if how.device == "cpu" else _by_the_set_in_torch
     return train(synthetic, data, name, how, on_next)
 
 
@@ -75,7 +78,8 @@ def facts(synthetic: SyntheticSet, how: Trainings) -> dict[str, Any]:
         return {"recipe": how.recipe, "epochs": recipe.epochs, "steps": steps, "runtime": "torch"}
     of_epoch = synthetic.count // min(synthetic.recipe.batch_size, synthetic.count)
     steps = synthetic.recipe.steps if how.epochs is None else how.epochs * of_epoch
-    return {"recipe": "set", "epochs": -(-steps // of_epoch), "steps": steps, "runtime": "onnxruntime"}
+    runtime = "onnxruntime" if how.device == "cpu" else "torch"
+    return {"recipe": "set", "epochs": -(-steps // of_epoch), "steps": steps, "runtime": runtime}
 
 
 def _by_the_set(
@@ -96,6 +100,29 @@ def _by_the_set(
             seconds = time.perf_counter() - begun
             yield trained.evaluate(data.test_images, data.test_labels), seconds
             on_next()
+
+
+def _by_the_set_in_torch(
+    synthetic: SyntheticSet, data: LabelledImages, name: str, how: Trainings, on_next: OnNext
+) -> Iterator[tuple[float, float]]:
+    """Accuracy and seconds of each seed."""
+    from edgedd.distillation.compute import Compute
+    from edgedd.distillation.training import Shuffled, Trainer
+
+    network, steps = student(name, data.shape, data.num_classes), facts(synthetic, how)["steps"]
+    if network.buffers():
+        raise SettingError(f"student {name} has batch norms, which train by the set's recipe on --device cpu alone")
+    flops = 6.0 * network.multiply_adds * synthetic.recipe.batch_size * steps * how.seeds
+    compute = replace(Compute.for_work(how.device, flops), bfloat16=False)
+    trainer, recipe = Trainer(network, compute), replace(synthetic.recipe, steps=steps)
+    images, labels = (compute.tensor(part(slice(None))) for part in (synthetic.images, synthetic.soft_labels))
+    for seed in range(how.seed, how.seed + how.seeds):
+        begun, generator = time.perf_counter(), np.random.default_rng(seed)
+        parameters = trainer.fit(Shuffled(images, labels, generator), recipe, generator)
+        seconds = time.perf_counter() - begun
+        mean, std = synthetic.tensors["mean"], synthetic.tensors["std"]
+        yield trainer.accuracy(parameters, data.test_images, data.test_labels, mean, std), seconds
+        on_next()
 
 
 def _as_published(

@@ -19,7 +19,7 @@ from edgedd.baselines.pool import SELECTIONS, Pool
 from edgedd.baselines.real_set import RealSet
 from edgedd.baselines.stores import QUALITIES, Store, stores
 from edgedd.distillation import recipe_search
-from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
@@ -73,7 +73,7 @@ class BaselineSearch:
         narrow = student(default_student(data.shape, NARROW), data.shape, data.num_classes)
         trials = sum(_trials(settings, data.shape) for settings in stores(data.shape).values())
         work = 6.0 * 128 * narrow.multiply_adds * recipe_search.TRIAL_STEPS * trials
-        compute = Compute.choose("cpu", compiled=work > COMPILE_ABOVE_FLOPS)
+        compute = Compute.for_work("cpu", work)
         real = RealImages.of(self.training, compute)
         options = Options(ipc=1, labels="teacher", seed=seed)
         teacher = Teacher(real, options, compute, self._told, Snapshots.networks)  # as many as label `auto`'s sets

@@ -15,7 +15,8 @@ from edgedd.distillation.ranks import ALONE, Ranks
 from edgedd.errors import SettingError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-COMPILE_ABOVE_FLOPS = 4e12  # of a whole run: below that, compiling takes longer than it saves
+# Of a whole run: below that, compiling takes longer than it saves. A GPU does a hundred times as much in that time.
+COMPILE_ABOVE_FLOPS = {"cpu": 4e12, "cuda": 1e14}
 log = logging.getLogger("edgedd")
 
 
@@ -52,6 +53,11 @@ class Compute:
                 log.warning("no C++ compiler found: running eagerly, about half as fast; install g++ to compile")
                 compiled = False
         return cls(torch.device(device), device == "cuda" or _multiplies_bfloat16(compiled), compiled)
+
+    @classmethod
+    def for_work(cls, device: str, flops: float) -> "Compute":
+        """`choose`, compiled where a run of so many operations gains by it."""
+        return cls.choose(device, compiled=flops > COMPILE_ABOVE_FLOPS.get(device, 0.0))
 
     def compile(self, function: Function) -> Function:
         """`function` compiled for fixed shapes, or as it is."""

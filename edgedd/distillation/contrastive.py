@@ -51,7 +51,7 @@ def contrasted(
     then. Where `strategy` has no augmentation, views are those of "digits": equal ones would have nothing to say.
     """
     if not contrast.weight:
-        return torch.zeros(())
+        return torch.zeros((), device=synthetic.label_logits.device)
     rows = np.sort(generator.permutation(synthetic.count)[:MOST_AT_ONCE])
     families = siamese.STRATEGIES[strategy] or siamese.STRATEGIES["digits"]
     images = synthetic.images(rows)

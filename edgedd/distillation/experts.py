@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from edgedd.distillation import networks, siamese
-from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.expert_files import ExpertFolder, ExpertSettings
 from edgedd.distillation.flat_passes import Batch, FlatPasses
 from edgedd.distillation.real_images import RealImages
@@ -123,7 +123,7 @@ def experts(
     loaded = data if isinstance(data, LabelledImages) else load_data(data)
     network = student(default_student(loaded.shape, width), loaded.shape, loaded.num_classes)
     work = 6.0 * network.multiply_adds * len(loaded.train_labels) * epochs * count
-    compute = Compute.choose(device, compiled=work > COMPILE_ABOVE_FLOPS)
+    compute = Compute.for_work(device, work)
     real = RealImages.of(loaded.split(seed=seed)[0], compute)
     passes = FlatPasses(network, compute)
     settings = ExpertSettings(

@@ -55,7 +55,7 @@ class FeatureMoments:
         scale = self.covariance.trace().rsqrt()
         z = (features - self.means.mean(0)) * scale
         wanted = torch.nn.functional.one_hot(classes, num_classes) - 1 / num_classes
-        sums = [z.T @ z, z.T @ wanted, torch.full((), float(len(z)))]
+        sums = [z.T @ z, z.T @ wanted, torch.full((), float(len(z)), device=z.device)]
         totals = [part.detach().clone() for part in sums]
         ranks.add(totals)
         products, targets, count = (whole + part - part.detach() for whole, part in zip(totals, sums, strict=True))

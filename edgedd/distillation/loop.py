@@ -28,6 +28,7 @@ from edgedd.errors import EdgeddError
 MAPPERS = ("left", "right", "basis", "mean")
 REFIT_EVERY = 25
 WARM_STEPS = 10
+RECOUNTS = 20  # of how many steps fit before a deadline
 SGD_MOMENTUM = 0.5
 
 
@@ -45,7 +46,7 @@ OnStep = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Length:
-    """How long to run: `iterations`, or until about `deadline` (time.monotonic()), measured over the first steps."""
+    """How long to run: `iterations`, or until about `deadline` (time.monotonic()), counted by the pace of the steps."""
 
     iterations: int | None = None
     deadline: float | None = None
@@ -61,6 +62,8 @@ class Loop:
         watch: called after every step; may call `finish_in`.
         start: the set as it was, where that is still asked for at the end.
         scores: (iteration, validation accuracy) of the checks for gains.
+        counted: iteration and time at which the steps that fit before `deadline` were last counted; what is watched
+            between steps takes its time beside both. None: the number of iterations stays.
     """
 
     synthetic: TrainableSet
@@ -81,6 +84,8 @@ class Loop:
         self.total = 0
         self.bend: tuple[int, float] | None = None
         self.scores: list[tuple[int, float]] = []
+        self.deadline = 0.0
+        self.counted: tuple[int, float] | None = None
 
     def run(self, length: Length, checkpoint: Checkpoint | None, on_step: OnStep | None) -> None:
         """All iterations that remain. Raises EdgeddError when the loss is no longer finite."""
@@ -91,11 +96,14 @@ class Loop:
         if not self.total:
             self.total = length.iterations or 0
         if not self.total:
-            self.total = self.compute.ranks.agreed(self._measure(length.deadline or 0.0, on_step))
+            self.deadline = length.deadline or 0.0
+            self.total = self.compute.ranks.agreed(self._measure(on_step))
+            self.counted = (self.iteration, time.monotonic())
         while self.iteration < self.total:
             self._step(on_step)
+            self._recount()
             if self.watch:
-                self.watch(self)
+                self._watched(self.watch)
             if checkpoint and checkpoint.due():
                 checkpoint.save(self.state_dict())
         if checkpoint:
@@ -115,7 +123,7 @@ class Loop:
         done = (self.iteration - begin) / max(self.total - begin, 1)
         return 0.5 * height * (1 + math.cos(math.pi * done)) if self.decays else 1.0
 
-    def _measure(self, deadline: float, on_step: OnStep | None) -> int:
+    def _measure(self, on_step: OnStep | None) -> int:
         """Time the first steps and count how many fit before the deadline."""
         started = 0.0
         self.total = 2**31
@@ -124,7 +132,23 @@ class Loop:
                 started = time.monotonic()
             self._step(None)
         per_step = (time.monotonic() - started) / (WARM_STEPS - WARM_STEPS // 2)
-        return self.iteration + max(0, int((deadline - time.monotonic()) / per_step))
+        return self.iteration + max(0, int((self.deadline - time.monotonic()) / per_step))
+
+    def _recount(self) -> None:
+        """Now and then, keep to the deadline by the pace since the last time: other work may have come, or ended."""
+        if self.counted is None or self.bend or self.iteration - self.counted[0] < max(self.total // RECOUNTS, 1):
+            return
+        now = time.monotonic()
+        per_step = (now - self.counted[1]) / (self.iteration - self.counted[0])
+        left = self.compute.ranks.agreed(max(0, int((self.deadline - now) / per_step)))
+        self.total, self.counted = self.iteration + left, (self.iteration, now)
+
+    def _watched(self, watch: "Callable[[Loop], None]") -> None:
+        begun = time.monotonic()
+        watch(self)
+        if self.counted:
+            took = time.monotonic() - begun
+            self.deadline, self.counted = self.deadline + took, (self.counted[0], self.counted[1] + took)
 
     def _step(self, on_step: OnStep | None) -> None:
         first_rounded = int(self.rounding_from * self.total)

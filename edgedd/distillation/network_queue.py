@@ -34,17 +34,20 @@ class Training:
 
 @dataclass(eq=False)
 class Member:
-    """A network of the queue; `right` of the `seen` training images were predicted before the step that used them."""
+    """A network of the queue; `right` of the `seen` training images were predicted before the step that used them.
+
+    `right` stays on the device: to read it after every step would make a GPU wait for each.
+    """
 
     parameters: list[torch.Tensor]
     optimizer: torch.optim.SGD
-    right: int = 0
+    right: torch.Tensor | int = 0
     seen: int = 0
 
     @property
     def percent(self) -> float:
         """Running training accuracy in percent, 0 before any step."""
-        return 100 * self.right / self.seen if self.seen else 0.0
+        return 100 * int(self.right) / self.seen if self.seen else 0.0
 
 
 class Queue:
@@ -83,7 +86,7 @@ class Queue:
         member.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         member.optimizer.step()
-        member.right += int((outputs.argmax(1) == labels).sum())
+        member.right = member.right + (outputs.argmax(1) == labels).sum()
         member.seen += len(labels)
 
     def _push(self, parameters: list[torch.Tensor]) -> None:
@@ -98,7 +101,7 @@ class Queue:
             {
                 "parameters": [p.detach() for p in member.parameters],
                 "optimizer": member.optimizer.state_dict(),
-                "right": member.right,
+                "right": int(member.right),
                 "seen": member.seen,
             }
             for member in self.members

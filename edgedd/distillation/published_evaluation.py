@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edgedd.distillation import networks, siamese
-from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.distillation.siamese import Strategy
 from edgedd.parameters import initial_parameters
@@ -71,7 +71,7 @@ class PublishedEvaluation:
         self, synthetic: SyntheticSet, network: Network, recipe: PublishedRecipe, device: str, trainings: int = 1
     ) -> None:
         work = 6.0 * network.multiply_adds * synthetic.count * recipe.epochs * trainings
-        self.compute = Compute.choose(device, compiled=work > COMPILE_ABOVE_FLOPS)
+        self.compute = Compute.for_work(device, work)
         self.network, self.recipe = network, recipe
         self.images = self.compute.tensor(synthetic.images(slice(None)))
         self.labels = self.compute.tensor(synthetic.soft_labels(slice(None)))

@@ -16,7 +16,7 @@ from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
 from edgedd.distillation.checkpoint import Checkpoint
-from edgedd.distillation.compute import COMPILE_ABOVE_FLOPS, Compute
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.for_target import for_target
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.gains import Gains
@@ -98,7 +98,7 @@ class Distillation:
         self.validation = recipe_search.Validation.drawn(held_out, options.seed)
         self.ranks = ranks.join(options.device, data.num_classes)
         work = run_length.work(self.method, self._width, options, self.storage, self.classes)
-        compute = Compute.choose(options.device, compiled=work > COMPILE_ABOVE_FLOPS)
+        compute = Compute.for_work(options.device, work)
         self.compute = replace(compute, ranks=self.ranks)
         self.real = RealImages.of(self.training, self.compute)
         narrow = student(default_student(data.shape, min(self._width, run_length.NARROW)), data.shape, data.num_classes)
