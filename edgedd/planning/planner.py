@@ -37,6 +37,7 @@ LONGEST_RECIPE = Recipe(
     steps=99_999,
     batch_size=1024,
     augmentation=Augmentation(flip=0.5, shift=10, scale=0.25, rotate=15.5, cutout=0.25, colour=0.25),
+    schedule="warm-cosine",
 )
 
 
