@@ -20,13 +20,21 @@ from edgedd.distillation.recipe_search import Search, Validation
 from edgedd.distillation.selection import Selection
 from edgedd.distillation.snapshots import Ensemble, Snapshots
 from edgedd.distillation.teacher import Teacher
+from edgedd.distillation.training import MOST_STEPS
 from edgedd.recipe import Recipe
+from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
 FEW_MINUTES = 3
-NETWORKS = ((FEW_MINUTES, 1), (6, 2))  # minutes below which so many networks are trained
+NETWORKS = ((FEW_MINUTES, 1), (6, 2))  # minutes of a processor below which so many networks are trained
+GPU_NETWORKS = 6
+WIDTHS = (128, 64)  # wider networks make better sets, for narrow students too, where time is for enough iterations
+ENOUGH = 1000
+RATES = {"cpu": 1e11, "cuda": 1e13}  # operations a second that are counted on: two cores; a GPU that others share
+DISTILLING = 0.6  # of the minutes
+USUAL_MINUTES = 10
 CHOICE_STEPS, CLEAR = 600, 0.02
 MIRROR_COSTS = 0.03
 RATE = 0.018  # of the quantisation step
@@ -44,10 +52,28 @@ def recipe(augmentation: Augmentation) -> Recipe:
     return recipe_search.faster(Recipe(steps=recipe_search.LONGEST, augmentation=augmentation))
 
 
-def sized(method: Snapshots, minutes: float | None) -> Snapshots:
-    """As many networks as the minutes allow beside the distilling; their number is the method's own without minutes."""
+def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], images: int) -> Snapshots:
+    """As many and as wide networks as the minutes allow for a set of `images` images, but for what is asked for.
+
+    Without minutes they are the method's own on a processor, and what USUAL_MINUTES allow on a GPU.
+    """
+    minutes, asked = options.minutes, options.settings or {}
     count = next((n for limit, n in NETWORKS if minutes is not None and minutes < limit), method.networks)
-    return replace(method, networks=count)
+    count = GPU_NETWORKS if options.device == "cuda" else count
+    method = method if "networks" in asked else replace(method, networks=count)
+    unknown = minutes is None and options.device == "cpu"
+    if unknown or options.width is not None or "width" in asked:
+        return method
+    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * RATES.get(options.device, 0.0)
+    fitting = (width for width in WIDTHS if _operations(replace(method, width=width), shape, images) < affordable)
+    return replace(method, width=next(fitting, method.width))
+
+
+def _operations(method: Snapshots, shape: tuple[int, int, int], images: int) -> float:
+    """Of the networks' training and ENOUGH iterations."""
+    network = student(default_student(shape, method.width), shape, 2)
+    trained = method.networks * (method.train_steps or MOST_STEPS) * Recipe().batch_size
+    return 6.0 * network.multiply_adds * (trained + ENOUGH * images)
 
 
 def paced(method: Snapshots, step: float | None, settings: Mapping[str, str] | None) -> Snapshots:

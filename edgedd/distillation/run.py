@@ -73,8 +73,6 @@ class Distillation:
             self.options = replace(options, labels=getattr(self.method, "labels", "auto"))
         self.classes, self.fingerprint = data.classes, data.fingerprint
         self.auto = options.method == auto.NAME
-        if self.auto and "networks" not in (options.settings or {}):
-            self.method = auto.sized(self.method, options.minutes)  # type: ignore[arg-type]
         wanted = planner.parameterization_for(
             data.shape,
             options.parameterization or getattr(self.method, "parameterization", None) or auto.kind(options),
@@ -93,6 +91,9 @@ class Distillation:
             ipc=options.ipc,
             recipe=options.recipe or planner.LONGEST_RECIPE,
         )
+        if self.auto:
+            images = self.storage.ipc * data.num_classes
+            self.method = auto.sized(self.method, options, data.shape, images)  # type: ignore[arg-type]
         split_seed = getattr(self.method, "split_seed", lambda fingerprint, seed: seed)
         self.training, held_out = data.split(seed=split_seed(data.fingerprint, options.seed))
         self.validation = recipe_search.Validation.drawn(held_out, options.seed)
