@@ -1,12 +1,14 @@
 """Accuracy per byte: synthetic sets beside the best that real images do in no more bytes.
 
     python benchmarks/accuracy_per_byte.py NAME DATA.npz --bytes N... [--set FILE...] [--seeds 5] [--student NAME]
+        [--device cuda]
     python benchmarks/accuracy_per_byte.py NAME --picture OUT.png
 
 For each budget and each way to store real images (uint8, 4-bit, 2-bit, down-scaled, JPEG, WebP) the setting, the labels
 (hard or the early-stopped teacher's), the choice of images (random, herding, k-means) and the training recipe are
 chosen by short trainings on the validation split, as a synthetic set's recipe is; bytes are those of a file that the
-students' images are decoded from. A set's budget is its own bytes. The test split is read once a student.
+students' images are decoded from. A set's budget is its own bytes. The test split is read once a student. With
+--device cuda torch trains the sets' students instead of onnxruntime.
 Writes benchmarks/results/accuracy_per_byte_NAME.json after every row; rows that are there are kept, so that a run that
 was cut goes on. With --picture the rows are drawn over bytes, with published points (benchmarks/published.json).
 """
@@ -44,11 +46,11 @@ class Results:
         """Whether a row with these values is there."""
         return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
 
-    def add(self, rows: list[dict[str, Any]], command: str, seconds: float, **about: Any) -> None:
+    def add(self, rows: list[dict[str, Any]], command: str, seconds: float, device: str = "cpu", **about: Any) -> None:
         """Write down rows, each with the command and surroundings that made it."""
         fresh = [_key({**about, **row}) for row in rows]
         self.rows = [row for row in self.rows if _key(row) not in fresh]
-        where = {"command": command, "search_and_training_seconds": round(seconds, 1), **surroundings()}
+        where = {"command": command, "search_and_training_seconds": round(seconds, 1), **surroundings(device)}
         for row in rows:
             self.rows.append({**about, **row, **where})
             print(f"{row['trained_on']}: {row['bytes']} bytes, {row['ipc']} a class, {100 * row['accuracy']:.2f}")
@@ -69,7 +71,7 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         if results.has(**key, seeds=list(range(arguments.seeds))):
             continue
         begun = time.perf_counter()
-        rows = evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds)
+        rows = evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds, device=arguments.device)
         about = {"trained_on": "synthetic set", "ipc": synthetic.ipc, "file": path.name}
         about |= {
             "parameterization": synthetic.parameterization.as_dict(),
@@ -79,7 +81,7 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         }
         about |= {"training_recipe": synthetic.recipe.as_dict()}
         made = [{**row, **about} for row in rows]
-        results.add(made, command, time.perf_counter() - begun, budget_bytes=synthetic.nbytes)
+        results.add(made, command, time.perf_counter() - begun, arguments.device, budget_bytes=synthetic.nbytes)
 
 
 def baselines(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--student", default="convnet3-w128")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
@@ -124,6 +127,7 @@ def main() -> None:
             f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} {' '.join(words)}"
         )
         command += f" --student {arguments.student} --seeds {arguments.seeds} --seed {arguments.seed}"
+        command += f" --device {arguments.device}" if arguments.device != "cpu" else ""
         sets(arguments, data, results, command)
         baselines(arguments, data, results, command)
     if arguments.picture:

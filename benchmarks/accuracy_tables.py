@@ -6,8 +6,9 @@ from typing import Any
 from stored import read_all
 
 MADE_BY = (
-    "Mean and sample deviation over trainings. `python benchmarks/accuracy_per_byte.py NAME DATA --student STUDENT "
-    "--seeds N`, with `--bytes BYTES --stores webp` or `--set FILE`; each row's command, recipe and machine are in "
+    "Mean and sample deviation over trainings, in onnxruntime but where it says torch. "
+    "`python benchmarks/accuracy_per_byte.py NAME DATA --student STUDENT --seeds N`, with `--bytes N --stores webp` or "
+    "`--set FILE [--device cuda]`; each row's command, recipe and machine are in "
     "`benchmarks/results/accuracy_per_byte_NAME.json`."
 )
 SELECTIONS = ("random", "herding", "kmeans")
@@ -35,11 +36,13 @@ def _line(data: str, row: dict[str, Any]) -> str:
     if row.get("method") in SELECTIONS:
         what = f"real images in the set's form ({row['method']}; teacher labels)"
     elif "storage" not in row:
-        minutes = re.search(r"--minutes (\S+)", row.get("distilled_by") or "")
-        what = f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes' if minutes else ''})"
+        command = row.get("distilled_by") or ""
+        minutes, of = re.search(r"--minutes (\S+)", command), " of a GPU" if "--device cuda" in command else ""
+        what = f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes{of}' if minutes else ''})"
     else:
         kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
         what = f"{kind} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
     accuracy = f"{100 * row['accuracy']:.1f}{spread} %"
-    cells = (data, row["student"], f"{row['bytes']:,}", what, str(row["ipc"]), accuracy, str(len(row["accuracies"])))
+    trainings = f"{len(row['accuracies'])}{' in torch' if row['runtime'] == 'torch' else ''}"
+    cells = (data, row["student"], f"{row['bytes']:,}", what, str(row["ipc"]), accuracy, trainings)
     return f"| {' | '.join(cells)} |"

@@ -29,6 +29,29 @@ def ablations() -> str:
     return "\n".join([*lines, "", note])
 
 
+def published_cells() -> str:
+    """A line a method and number of images a class: ours beside the paper's."""
+    rows = read("published_cells_cifar10")["rows"]
+    lines = [
+        "| method | images a class | iterations | test accuracy | trainings | published |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        name = "iid on " + row["settings"]["base"] if row["method"] == "iid" else row["method"]
+        length = f"{row['iterations']:,} of {row['papers_iterations']:,}"
+        spread = f"{100 * statistics.stdev(row['accuracies']):.1f}"
+        theirs = "not found" if row["published"] is None else f"{row['published']} %"
+        counts = f"{100 * row['accuracy']:.1f} ± {spread} % | {len(row['accuracies'])} | {theirs}"
+        lines.append(f"| {name} | {row['ipc']} | {length} | {counts} |")
+    where = " and ".join(dict.fromkeys(row["gpu"] for row in rows if "gpu" in row))
+    about = (
+        "CIFAR-10, one set each, mean and sample deviation over trainings of convnet3-w128 by the papers' evaluation; "
+        "pixels (idm: tiles in pixels), hard labels, the papers' SGD; a tenth of the training images is held out"
+    )
+    made_by = "each row's command is in `benchmarks/results/published_cells_cifar10.json`"
+    return "\n".join([*lines, "", f"{about}. Distilled on one {where}; {made_by}."])
+
+
 def trajectories() -> str:
     """Accuracy at equal bytes, a line a data set, budget and method, the best first."""
     lines = ["| data | bytes | method | test accuracy | trainings | seconds |", "|---|---|---|---|---|---|"]

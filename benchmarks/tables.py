@@ -11,7 +11,7 @@ from pathlib import Path
 from accuracy_tables import accuracy_per_byte
 from device_tables import epoch, memory, speed
 from docs_tables import continual, plan, prototyping, service
-from method_tables import ablations, trajectories
+from method_tables import ablations, published_cells, trajectories
 from stored import read
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ def demo() -> str:
 TABLES = {"accuracy_per_byte": accuracy_per_byte, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 DOCS = {
     "docs/device.md": {"memory": memory, "continual": continual, "prototyping": prototyping, "service": service},
-    "docs/methods.md": {"ablations": ablations, "trajectories": trajectories},
+    "docs/methods.md": {"ablations": ablations, "published_cells": published_cells, "trajectories": trajectories},
     "docs/targets.md": {"plan": plan},
 }
 

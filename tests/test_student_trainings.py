@@ -1,0 +1,35 @@
+"""A set's own recipe in torch, as on a GPU: the same draws as the device runtime, and so the same students."""
+
+from dataclasses import replace
+
+import pytest
+from tiny_sets import random_set
+
+from edgedd import load_data
+from edgedd.augmentation import Augmentation
+from edgedd.errors import SettingError
+from edgedd.parameterization import Pixels
+from edgedd.student_trainings import Trainings, _by_the_set, _by_the_set_in_torch, facts
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+RANDOM = random_set(Pixels((1, 8, 8), 8), 10, 2, seed=0)
+RECIPE = replace(RANDOM.recipe, augmentation=Augmentation(shift=1), batch_size=8, student_lr=0.05)
+SET = replace(RANDOM, recipe=RECIPE)
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet2-w8"])
+def test_torch_trains_the_students_of_the_device(name: str) -> None:
+    how, data, done = Trainings(epochs=12, seeds=2, seed=3), load_data("digits"), []
+    wanted = [accuracy for accuracy, _ in _by_the_set(SET, data, name, how, lambda: None)]
+    found = [accuracy for accuracy, _ in _by_the_set_in_torch(SET, data, name, how, lambda: done.append(1))]
+    assert found == pytest.approx(wanted, abs=2e-3) and len(set(wanted)) == len(done) == 2
+
+
+def test_rows_say_what_trained_on_a_gpu() -> None:
+    assert facts(SET, Trainings(device="cuda"))["runtime"] == "torch"
+
+
+def test_batch_norms_are_refused() -> None:
+    """Those of the device take the statistics of its micro-batches."""
+    with pytest.raises(SettingError, match="resnet8 has batch norms, which train by the set's recipe on --device cpu"):
+        next(_by_the_set_in_torch(SET, load_data("digits"), "resnet8", Trainings(), lambda: None))
