@@ -122,6 +122,23 @@ def test_fresh_parameters_start_as_torch_s_do(name: str) -> None:
         assert ours.std() == pytest.approx(float(theirs.std()), rel=0.3, abs=1e-7), key
 
 
+def test_parameters_drawn_on_the_device_have_the_same_distributions() -> None:
+    network = student("convnet3-w32", (3, 32, 32), CLASSES)
+    first, second, other = (
+        networks.drawn(network, np.random.default_rng(seed), torch.device("cpu")) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    for (name, spec), values, others in zip(network.parameters().items(), first, other, strict=True):
+        assert values.shape == spec.shape and values.dtype == torch.float32
+        if spec.start != "uniform":
+            assert torch.equal(values, torch.full(spec.shape, float(spec.start == "ones"))), name
+            continue
+        assert not torch.equal(values, others) and values.abs().max() <= spec.bound
+        if values.numel() > 1000:
+            assert values.std() == pytest.approx(spec.bound / math.sqrt(3), rel=0.05)
+            assert values.mean().abs() < 0.05 * spec.bound
+
+
 def test_the_norm_is_torch_instance_norm() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 6, 5, 7, generator=generator) * 3 + 1

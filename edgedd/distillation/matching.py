@@ -41,8 +41,9 @@ class Passes:
         return [p.bfloat16().float() for p in copies] if self.rounded else copies
 
     def fresh(self, generator: np.random.Generator) -> list[torch.Tensor]:
-        """A new network, as `constant` gives one."""
-        return self.constant(networks.fresh(self.network, generator, self.compute.device))
+        """A new network, as `constant` gives one; a GPU draws it itself."""
+        draw = networks.drawn if self.compute.device.type == "cuda" else networks.fresh
+        return self.constant(draw(self.network, generator, self.compute.device))
 
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Images (b, C, H, W) -> the last map, flattened (b, d); differentiable in the images."""

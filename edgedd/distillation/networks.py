@@ -21,6 +21,21 @@ def fresh(network: Network, generator: np.random.Generator, device: torch.device
     return [torch.tensor(values, device=device) for values in start.values()]
 
 
+def drawn(network: Network, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:
+    """New parameters from the same distributions, drawn on the device.
+
+    For networks that live for one step: numpy takes 4 ms for a ConvNet of 128 channels, DM's step on a GPU took 12.
+    """
+    source = torch.Generator(device).manual_seed(int(generator.integers(2**63)))
+    constant = {"ones": 1.0, "zeros": 0.0}
+    return [
+        torch.empty(spec.shape, device=device).uniform_(-spec.bound, spec.bound, generator=source)
+        if spec.start == "uniform"
+        else torch.full(spec.shape, constant[spec.start], device=device)
+        for spec in network.parameters().values()
+    ]
+
+
 def features(
     network: Network,
     parameters: Parameters,
