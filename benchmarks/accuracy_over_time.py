@@ -1,14 +1,14 @@
 """What a minute buys: validation accuracy of `auto` over the time it is given.
 
     python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N [--minutes 1 5 15 60] [--student convnet3-w32]
-    python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N --minutes M --set FILE
+    python benchmarks/accuracy_over_time.py NAME DATA.npz --bytes N --minutes M --set FILE [--gpu NAME]
     python benchmarks/accuracy_over_time.py --draw
 
 A row a time: `edgedd distill --method auto --bytes N --minutes M` from scratch, then `--seeds` students trained with
 torch by the set's own recipe and tested on the validation part of the training images, which chose that recipe; the
 test split is never read. Finished rows stay in benchmarks/results/accuracy_over_time_NAME.json, and a second call goes
 on after the last. Rows say how many threads they had. With `--set` the run was made beforehand, by that command and
-with as many threads. `--draw` makes accuracy_over_time.png beside them, and
+with as many threads, or on the GPU named. `--draw` makes accuracy_over_time.png beside them, and
 edgedd/distillation/forecasts.json, from which `auto` forecasts.
 """
 
@@ -38,6 +38,7 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
     """One distillation, and the students trained from it."""
     begun = time.perf_counter()
     synthetic = edgedd.SyntheticSet.load(arguments.set) if arguments.set else distilled(data, arguments, minutes)
+    threads = torch.get_num_threads()
     seconds = None if arguments.set else round(time.perf_counter() - begun, 1)
     found = accuracies(synthetic, data, arguments)
     print(f"{arguments.bytes} bytes, {minutes:g} minutes: {100 * np.mean(found):.1f} %", flush=True)
@@ -52,7 +53,8 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
         "student": arguments.student,
         "accuracy": float(np.mean(found)),
         "accuracies": found,
-        "threads": torch.get_num_threads(),
+        "machine": arguments.gpu or f"{surroundings()['processor']}, {threads} thread{'s' * (threads > 1)}",
+        "device": "cuda" if arguments.gpu else "cpu",
     }
 
 
@@ -90,17 +92,17 @@ def draw() -> None:
     for path in sorted(RESULTS.glob("accuracy_over_time_*.json")):
         result = json.loads(path.read_text())
         shape, rows = result["data"]["shape"], result["rows"]
-        for budget in sorted({r["budget_bytes"] for r in rows}):
-            own = sorted((r for r in rows if r["budget_bytes"] == budget), key=lambda r: r["minutes"])
-            accuracy = [100 * r["accuracy"] for r in own]
-            axes.plot([r["minutes"] for r in own], accuracy, "o-", label=f"{result['data']['name']}, {budget:,} bytes")
-        forecasts[str(shape[0])] = {
-            "data": result["data"]["name"],
-            "image_bytes": result["data"]["classes"] * int(np.prod(shape)),
-            "student": rows[0]["student"],
-            "machine": f"{result['processor']}, {rows[0]['threads']} thread{'s' * (rows[0]['threads'] > 1)}",
-            "measured": [[r["budget_bytes"], r["minutes"], round(r["accuracy"], 4)] for r in rows],
-        }
+        image_bytes = result["data"]["classes"] * int(np.prod(shape))
+        about = {"data": result["data"]["name"], "image_bytes": image_bytes, "student": rows[0]["student"]}
+        for device in sorted({r["device"] for r in rows}):
+            theirs = [r for r in rows if r["device"] == device]
+            measured = [[r["budget_bytes"], r["minutes"], round(r["accuracy"], 4)] for r in theirs]
+            about[device] = {"machine": theirs[0]["machine"], "measured": measured}
+            for budget in sorted({r["budget_bytes"] for r in theirs}):
+                own = sorted((r for r in theirs if r["budget_bytes"] == budget), key=lambda r: r["minutes"])
+                label = f"{about['data']}, {budget:,} bytes{', GPU' if device == 'cuda' else ''}"
+                axes.plot([r["minutes"] for r in own], [100 * r["accuracy"] for r in own], "o-", label=label)
+        forecasts[str(shape[0])] = about
     axes.set_xscale("log")
     axes.set_xticks([1, 5, 15, 60], ["1", "5", "15", "60"])
     axes.set_xlabel("minutes given to edgedd distill")
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 15, 60])
     parser.add_argument("--set", type=Path)
+    parser.add_argument("--gpu", help="that made the --set, such as 'NVIDIA H200'")
     parser.add_argument("--student", default="convnet3-w32")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -134,8 +137,11 @@ def main() -> None:
     result = json.loads(path.read_text()) if path.exists() else {"rows": []}
     about = {"name": arguments.name, "fingerprint": data.fingerprint, "shape": list(data.shape)}
     result |= {"data": {**about, "classes": data.num_classes}, **surroundings()}
+    device = "cuda" if arguments.gpu else "cpu"
     for minutes in arguments.minutes:
-        if any((r["budget_bytes"], r["minutes"]) == (arguments.bytes, minutes) for r in result["rows"]):
+        if any(
+            (r["budget_bytes"], r["minutes"], r["device"]) == (arguments.bytes, minutes, device) for r in result["rows"]
+        ):
             continue
         result["rows"].append(row(data, arguments, minutes))
         path.write_text(json.dumps(result, indent=1) + "\n")

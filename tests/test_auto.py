@@ -24,8 +24,8 @@ TABLE = {
         "data": "cifar10",
         "image_bytes": 30_720,
         "student": "convnet3-w64",
-        "machine": "a machine",
-        "measured": [[30_720, 1, 0.45], [30_720, 15, 0.52], [122_880, 15, 0.61]],
+        "cpu": {"machine": "a machine", "measured": [[30_720, 1, 0.45], [30_720, 15, 0.52], [122_880, 15, 0.61]]},
+        "cuda": {"machine": "a GPU", "measured": [[30_720, 5, 0.66]]},
     }
 }
 
@@ -51,14 +51,21 @@ def test_frequencies_where_no_form_is_asked_for() -> None:
 def test_the_forecast_is_the_nearest_measurement_and_says_of_what(
     budget: int, minutes: float | None, classes: int, said: str
 ) -> None:
-    line = forecast(budget, minutes, (3, 32, 32), classes, TABLE)
+    line = forecast(budget, minutes, (3, 32, 32), classes, table=TABLE)
     assert said in line
     assert "cifar10" in line
     assert "other images and machines differ" in line
 
 
 def test_no_forecast_where_nothing_was_measured() -> None:
-    assert "nothing was measured" in forecast(9000, 5, (1, 28, 28), 10, TABLE)
+    assert "nothing was measured" in forecast(9000, 5, (1, 28, 28), 10, table=TABLE)
+
+
+def test_a_gpu_has_forecasts_of_its_own() -> None:
+    line = forecast(110_000, None, (3, 32, 32), 10, device="cuda", table=TABLE)
+    assert "some minutes on a GPU" in line and "66.0% at 30,720 bytes in 5 minutes" in line and "a GPU)" in line
+    cpu_alone = {"3": {key: value for key, value in TABLE["3"].items() if key != "cuda"}}
+    assert "nothing was measured on cuda" in forecast(110_000, 5, (3, 32, 32), 10, device="cuda", table=cpu_alone)
 
 
 @pytest.mark.parametrize(("start_is_worth", "kept"), [(0.6, 0), (0.4, 1)])

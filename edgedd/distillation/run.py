@@ -111,15 +111,9 @@ class Distillation:
         checkpoint = self._checkpoint()
         saved = checkpoint.load() if checkpoint and self.options.resume else None
         if self.auto and self.on_step and self.options.bytes:
-            form = self.storage.parameterization
-            log.warning(forecast(self.options.bytes, self.options.minutes, form.shape, len(self.classes)))
+            log.warning(self._forecast(self.options.bytes))
         loop = self._start(saved)
-        iterations, deadline = self.options.iterations, None
-        if self.options.minutes is not None:
-            deadline = self.begun + 60 * self.options.minutes - self._reserved_seconds()
-        elif iterations is None:
-            iterations = run_length.default_iterations(self.method, self.storage, len(self.classes))
-        loop.run(Length(iterations, deadline), checkpoint if self.ranks.main else None, self.on_step)
+        loop.run(self._length(), checkpoint if self.ranks.main else None, self.on_step)
         if not self.ranks.main:
             return self._stored(loop.synthetic, loop.iteration)
         synthetic = self._finished(loop)
@@ -128,6 +122,17 @@ class Distillation:
         if checkpoint:
             checkpoint.remove()
         return synthetic
+
+    def _forecast(self, budget_bytes: int) -> str:
+        shape, classes = self.storage.parameterization.shape, len(self.classes)
+        return forecast(budget_bytes, self.options.minutes, shape, classes, device=self.options.device)
+
+    def _length(self) -> Length:
+        options = self.options
+        if options.minutes is not None:
+            return Length(deadline=self.begun + 60 * options.minutes - self._reserved_seconds())
+        usual = run_length.default_iterations(self.method, self.storage, len(self.classes), options.device)
+        return Length(options.iterations or usual)
 
     def _finished(self, loop: Loop) -> SyntheticSet:
         """Within the bytes and with its recipe; `auto` may find that the set was better as it started."""

@@ -10,20 +10,21 @@ from edgedd.distillation.options import Options
 from edgedd.planning.planner import Storage
 from edgedd.students import default_student, student
 
-DEFAULT_IMAGE_PASSES = 1_250_000
+DEFAULT_IMAGE_PASSES = {"cpu": 1_250_000, "cuda": 25_000_000}
 NARROW = 32
 
 
-def default_iterations(method: Method, storage: Storage, num_classes: int) -> int:
-    """As many as make a run of some ten minutes on two cores at CIFAR-10's size; fewer for larger sets."""
-    return int(np.clip(DEFAULT_IMAGE_PASSES // _image_passes(method, storage, num_classes, 2), 300, 5000))
+def default_iterations(method: Method, storage: Storage, num_classes: int, device: str) -> int:
+    """As many as make a run of ten minutes on two cores at CIFAR-10's size, and fewer on a GPU; fewer for larger sets."""
+    passes = DEFAULT_IMAGE_PASSES[device]
+    return int(np.clip(passes // _image_passes(method, storage, num_classes, 2), 300, 5000))
 
 
 def work(method: Method, width: int, options: Options, storage: Storage, classes: Sequence[str]) -> float:
     """Rough operations of the whole run: decides whether compiling pays."""
     shape, num_classes = storage.parameterization.shape, len(classes)
     network, narrow = (student(default_student(shape, w), shape, num_classes) for w in (width, min(width, NARROW)))
-    iterations = options.iterations or default_iterations(method, storage, num_classes)
+    iterations = options.iterations or default_iterations(method, storage, num_classes, options.device)
     moves = bool(image_lr(method, storage.ipc))
     distilling = network.multiply_adds * _image_passes(method, storage, num_classes, 3) * iterations * moves
     trials = 0 if options.recipe else recipe_search.recipe_trials(*shape[1:])
