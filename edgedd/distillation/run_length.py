@@ -15,7 +15,7 @@ NARROW = 32
 
 
 def default_iterations(method: Method, storage: Storage, num_classes: int, device: str) -> int:
-    """As many as make a run of ten minutes on two cores at CIFAR-10's size, and fewer on a GPU; fewer for larger sets."""
+    """As many as make a run of ten minutes on two cores at CIFAR-10's size, of fewer on a GPU; less for larger sets."""
     passes = DEFAULT_IMAGE_PASSES[device]
     return int(np.clip(passes // _image_passes(method, storage, num_classes, 2), 300, 5000))
 
