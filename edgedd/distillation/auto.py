@@ -64,7 +64,7 @@ def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], imag
     unknown = minutes is None and options.device == "cpu"
     if unknown or options.width is not None or "width" in asked:
         return method
-    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * RATES.get(options.device, 0.0)
+    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * RATES[options.device]
     fitting = (width for width in WIDTHS if _operations(replace(method, width=width), shape, images) < affordable)
     return replace(method, width=next(fitting, method.width))
 

@@ -11,6 +11,7 @@ from edgedd.errors import SettingError
 from edgedd.recipe import Recipe
 
 LABELS = ("auto", "hard", "teacher", "learned")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
             raise SettingError(f"labels {self.labels!r}, wanted one of {', '.join(LABELS)}")
+        if self.device not in DEVICES:
+            raise SettingError(f"device {self.device!r}, wanted {' or '.join(DEVICES)}")
         if self.iterations is not None and self.minutes is not None:
             raise SettingError("both iterations and minutes are given: leave one out")
         for name in ("bytes", "ipc", "iterations", "minutes", "width"):
