@@ -1,5 +1,6 @@
 """Accuracy over bytes as a picture: synthetic sets, the best of each kind of real images, published points."""
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from edgedd.report.figures import figure_for, save
 
 OURS = "synthetic set"
+BLUES = ("#1f4e79", "#6f9fc8", "#a9c6de")  # of our sets, a student each
 COLOURS = {
     "webp": "#c9622f",
     "jpeg": "#c9a227",
@@ -26,17 +28,22 @@ Row = Mapping[str, Any]
 def draw(rows: Sequence[Row], published: Sequence[Row], path: str | os.PathLike[str], data: str) -> None:
     """Write a PNG: test accuracy (%, mean and sample deviation) over bytes, on a logarithmic axis.
 
-    `rows` are those of `edgedd.baselines.comparison`, of one student; `published` have name, bytes, accuracy: their
-    bytes as the papers count them, their student the papers' ConvNet of width 128. They stand apart in grey.
+    `rows` are those of `edgedd.baselines.comparison`, drawn as a line a student and way of storing; `published` have
+    name, bytes, accuracy: their bytes as the papers count them, their student the papers' ConvNet of width 128. They
+    stand apart in grey.
 
     Raises SettingError when it cannot be written, MissingExtra without matplotlib.
     """
     figure = figure_for(path, "drawing accuracies", figsize=(9, 5.4), dpi=150, layout="constrained")
     axes = figure.subplots()
-    _line(axes, [row for row in rows if row["trained_on"] == OURS], OURS, color="#1f4e79", marker="o", linewidth=2.2)
-    for name, colour in COLOURS.items():
-        mine = [row for row in rows if row.get("storage") == name]
-        _line(axes, mine, f"real images: {name}", color=colour, marker=MARKERS[name], linewidth=1.2)
+    students = sorted({row["student"] for row in rows})
+    for student, blue in zip(students, itertools.cycle(BLUES)):
+        theirs, of = [row for row in rows if row["student"] == student], f", {student}" if students[1:] else ""
+        ours = [row for row in theirs if row["trained_on"] == OURS]
+        _line(axes, ours, OURS + of, color=blue, marker="o", linewidth=2.2)
+        for name, colour in COLOURS.items():
+            mine = [row for row in theirs if row.get("storage") == name]
+            _line(axes, mine, f"real images: {name}{of}", color=colour, marker=MARKERS[name], linewidth=1.2)
     _published(axes, published)
     every = sorted({row["bytes"] for row in (*rows, *published)})
     axes.set_xscale("log")
@@ -45,8 +52,8 @@ def draw(rows: Sequence[Row], published: Sequence[Row], path: str | os.PathLike[
         ticks = [2.0**k * 1000 for k in range(0, 12) if every[0] / 1.3 <= 2.0**k * 1000 <= every[-1] * 2]
         axes.set_xticks(ticks, [f"{tick / 1000:g} kB" for tick in ticks])
         axes.minorticks_off()
-    students = sorted({row["student"] for row in rows})
-    axes.set_title(f"{data}: test accuracy of {', '.join(students)} by bytes shipped", fontsize=11, loc="left")
+    whose = f" of {students[0]}" if len(students) == 1 else ""
+    axes.set_title(f"{data}: test accuracy{whose} by bytes shipped", fontsize=11, loc="left")
     axes.set_ylabel("test accuracy (%)")
     axes.grid(color="#eceff1")
     axes.set_axisbelow(True)
