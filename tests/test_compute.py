@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 
+import edgedd
 from edgedd.distillation.compute import Compute
-from edgedd.errors import SettingError
+from edgedd.distillation.run import Distillation
+from edgedd.errors import BudgetError, SettingError
 
 
 def test_without_a_compiler_it_runs_eagerly_and_says_so_in_one_line(
@@ -49,3 +51,13 @@ def test_bfloat16_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(SettingError, match=device):
         Compute.choose(device)
+
+
+def test_a_gpu_whose_memory_is_full_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Distillation) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Distillation, "run", full)
+    with pytest.raises(BudgetError, match=r"the GPU's memory is full: .* or --device cpu") as caught:
+        edgedd.distill("digits", method="random", ipc=1, seed=0)
+    assert "\n" not in str(caught.value)

@@ -4,7 +4,8 @@ import ctypes
 import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from edgedd.distillation.ranks import ALONE, Ranks
-from edgedd.errors import SettingError
+from edgedd.errors import BudgetError, SettingError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Of a whole run: below that, compiling takes longer than it saves. A GPU does a hundred times as much in that time.
@@ -74,6 +75,18 @@ class Compute:
     def tensor(self, values: np.ndarray) -> torch.Tensor:
         """A copy of an array on the device."""
         return torch.from_numpy(np.array(values)).to(self.device)
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """A GPU whose memory is full is said in one line. Raises BudgetError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BudgetError(
+            "the GPU's memory is full: end what else runs there (nvidia-smi lists it), choose narrower networks "
+            "(--width), or --device cpu"
+        ) from error
 
 
 def _multiplies_bfloat16(compiled: bool) -> bool:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from edgedd.distillation import networks, siamese
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import Compute, within_memory
 from edgedd.distillation.expert_files import ExpertFolder, ExpertSettings
 from edgedd.distillation.flat_passes import Batch, FlatPasses
 from edgedd.distillation.real_images import RealImages
@@ -94,6 +94,7 @@ class ExpertTraining:
         return Batch((images,), F.one_hot(classes, self.real.num_classes).float(), classes)
 
 
+@within_memory()
 def experts(
     data: LabelledImages | str,
     output: str | os.PathLike[str],

@@ -16,7 +16,7 @@ from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
 from edgedd.distillation.checkpoint import Checkpoint
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import Compute, within_memory
 from edgedd.distillation.for_target import for_target
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.gains import Gains
@@ -39,6 +39,7 @@ SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.1  # of the minutes
 log = logging.getLogger("edgedd")
 
 
+@within_memory()
 def distill(
     data: "LabelledImages | str | os.PathLike[str]", *, on_step: OnStep | None = None, **options: Any
 ) -> SyntheticSet:
@@ -48,7 +49,8 @@ def distill(
     options and seed give the same file on the same machine.
 
     Raises:
-        SettingError, BudgetError, DataError: one line each; also when another process writes the same output.
+        SettingError, BudgetError, DataError: one line each; also when another process writes the same output or the
+            GPU's memory is full.
     """
     for name in options:
         if name not in Options.names():
