@@ -14,7 +14,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stored import RESULTS
 from surroundings import surroundings
@@ -24,18 +24,33 @@ from edgedd.atomic import write_bytes
 from edgedd.commands.progress import ProgressReport
 
 STUDENT = "convnet3-w128"
-PIXELS: dict[str, Any] = {"parameterization": "pixels"}
-TILES: dict[str, Any] = {"parameterization": "formation", "formation": 2}
-# Method, its settings, form, images decoded from a stored one, iterations, evaluation.
-METHODS: dict[str, tuple[str, dict[str, str], dict[str, Any], int, int, str]] = {
-    "dm": ("dm", {}, PIXELS, 1, 20_000, "vico"),
-    "iid": ("iid", {"base": "dm"}, PIXELS, 1, 20_000, "vico"),
-    "idm": ("idm", {}, TILES, 4, 20_000, "vico"),
-    "iid-idm": ("iid", {"base": "idm"}, TILES, 4, 20_000, "vico"),
-    "dc": ("dc", {}, PIXELS, 1, 10_000, "vico-plain"),
-    "dcc": ("dcc", {}, PIXELS, 1, 10_000, "vico-plain"),
-    "dsa": ("dsa", {}, PIXELS, 1, 10_000, "vico"),
-    "dsac": ("dsac", {}, PIXELS, 1, 10_000, "vico"),
+
+
+class Kind(NamedTuple):
+    """A method as its paper runs it; `tiles`: images decoded from a stored one."""
+
+    method: str
+    settings: dict[str, str]
+    tiles: int
+    iterations: int
+    evaluation: str
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """How images are stored."""
+        tiled: dict[str, Any] = {"parameterization": "formation", "formation": 2}
+        return tiled if self.tiles > 1 else {"parameterization": "pixels"}
+
+
+KINDS = {
+    "dm": Kind("dm", {}, 1, 20_000, "vico"),
+    "iid": Kind("iid", {"base": "dm"}, 1, 20_000, "vico"),
+    "idm": Kind("idm", {}, 4, 20_000, "vico"),
+    "iid-idm": Kind("iid", {"base": "idm"}, 4, 20_000, "vico"),
+    "dc": Kind("dc", {}, 1, 10_000, "vico-plain"),
+    "dcc": Kind("dcc", {}, 1, 10_000, "vico-plain"),
+    "dsa": Kind("dsa", {}, 1, 10_000, "vico"),
+    "dsac": Kind("dsac", {}, 1, 10_000, "vico"),
 }
 # The papers' test accuracies in percent (tables of NCFM and of the papers' own code), CIFAR-10.
 PUBLISHED = {
@@ -71,53 +86,44 @@ class Cells:
             os.close(folder)
 
 
-def distilled(cell: str, data: edgedd.LabelledImages, seed: int, arguments: argparse.Namespace) -> tuple[Any, float]:
-    """The set of a cell, and the seconds it took."""
-    kind, ipc = cell.rsplit("-", 1)
-    method, settings, form, tiles, _, _ = METHODS[kind]
-    begun = time.perf_counter()
+def distilled(kind: Kind, ipc: int, data: edgedd.LabelledImages, seed: int, arguments: argparse.Namespace) -> Any:
+    """The set of a cell."""
     with ProgressReport() as progress:
-        made = edgedd.distill(
+        return edgedd.distill(
             data,
-            method=method,
-            settings={"optimizer": "sgd", **settings},
-            ipc=tiles * int(ipc),
+            method=kind.method,
+            settings={"optimizer": "sgd", **kind.settings},
+            ipc=kind.tiles * ipc,
             bits=16,
             labels="hard",
-            iterations=iterations(cell, arguments),
+            iterations=arguments.iterations or kind.iterations,
             recipe=edgedd.Recipe(),
             seed=seed,
             device=arguments.device,
             on_step=lambda step: progress.report(*step),
-            **form,
+            **kind.form,
         )
-    return made, time.perf_counter() - begun
-
-
-def iterations(cell: str, arguments: argparse.Namespace) -> int:
-    """The paper's, or those that are asked for."""
-    wanted: int = arguments.iterations or METHODS[cell.rsplit("-", 1)[0]][4]
-    return wanted
 
 
 def run(cell: str, data: edgedd.LabelledImages, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """One row."""
-    kind, ipc = cell.rsplit("-", 1)
-    synthetic, seconds = distilled(cell, data, seed, arguments)
-    length = iterations(cell, arguments)
+    name, ipc = cell.rsplit("-", 1)
+    kind, begun = KINDS[name], time.perf_counter()
+    synthetic = distilled(kind, int(ipc), data, seed, arguments)
+    seconds, length = time.perf_counter() - begun, arguments.iterations or kind.iterations
     arguments.sets.mkdir(parents=True, exist_ok=True)
     synthetic.save(arguments.sets / f"{arguments.name}_{cell}_{length}_{seed}.safetensors")
-    how = {"recipe": METHODS[kind][5], "seeds": arguments.trainings, "device": arguments.device}
+    how = {"recipe": kind.evaluation, "seeds": arguments.trainings, "device": arguments.device}
     result = edgedd.evaluate(synthetic, data, [STUDENT], **how)[0]
     return {
         "cell": cell,
-        "method": METHODS[kind][0],
-        "settings": METHODS[kind][1],
+        "method": kind.method,
+        "settings": kind.settings,
         "ipc": int(ipc),
         "seed": seed,
         "iterations": length,
-        "papers_iterations": METHODS[kind][4],
-        "published": PUBLISHED.get(kind, {}).get(int(ipc)) if arguments.name == "cifar10" else None,
+        "papers_iterations": kind.iterations,
+        "published": PUBLISHED.get(name, {}).get(int(ipc)) if arguments.name == "cifar10" else None,
         "accuracy": result["accuracy"],
         "accuracies": result["accuracies"],
         "evaluation": result["recipe"],
@@ -146,7 +152,7 @@ def main() -> None:
     command += f" --trainings {arguments.trainings} --device {arguments.device}"
     for seed in arguments.seeds:
         for cell in arguments.cells:
-            key = (cell, iterations(cell, arguments), seed)
+            key = (cell, arguments.iterations or KINDS[cell.rsplit("-", 1)[0]].iterations, seed)
             if key in {(row["cell"], row["iterations"], row["seed"]) for row in results.rows()}:
                 continue
             row = run(cell, data, seed, arguments)
