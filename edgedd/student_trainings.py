@@ -51,8 +51,6 @@ class Trainings:
             raise SettingError(f"seeds={self.seeds}, wanted 1 to 100 trainings")
         if self.epochs is not None and not 1 <= self.epochs <= MAX_EPOCHS:
             raise SettingError(f"epochs={self.epochs}, wanted 1 to {MAX_EPOCHS:,}")
-        if self.device not in ("cpu", "cuda"):
-            raise SettingError(f"device {self.device!r}, wanted cpu or cuda")
 
 
 def train_students(
@@ -62,10 +60,15 @@ def train_students(
 
     `on_next` is called after each training, or after each epoch of a published recipe.
     """
-    if how.recipe != "set":
-        return _as_published(synthetic, data, name, how, on_next)
-    train = _by_the_set if how.device == "cpu" else _by_the_set_in_torch
-    return train(synthetic, data, name, how, on_next)
+    if how.recipe == "set" and how.device == "cpu":
+        yield from _by_the_set(synthetic, data, name, how, on_next)
+        return
+    from edgedd.distillation.compute import check_device, within_memory
+
+    check_device(how.device)
+    train = _by_the_set_in_torch if how.recipe == "set" else _as_published
+    with within_memory():
+        yield from train(synthetic, data, name, how, on_next)
 
 
 def facts(synthetic: SyntheticSet, how: Trainings) -> dict[str, Any]:

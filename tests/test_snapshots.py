@@ -118,10 +118,8 @@ def test_as_many_and_as_wide_networks_as_the_minutes_allow() -> None:
 
     assert [chosen(880, minutes=minutes) for minutes in (1, 5, 10, None)] == [(1, 32), (2, 32), (4, 32), (4, 32)]
     assert chosen(880, minutes=60) == (4, 64) and chosen(100, minutes=120) == (4, 128)
-    assert chosen(880, minutes=60, width=32) == (4, 32) and chosen(880, minutes=1, settings={"networks": "4"}) == (
-        4,
-        32,
-    )
+    assert chosen(880, minutes=60, width=32) == (4, 32)
+    assert chosen(880, minutes=1, settings={"networks": "4"}) == (4, 32)
     assert chosen(880, minutes=5, device="cuda") == chosen(880, device="cuda") == (6, 128)
 
 

@@ -44,8 +44,7 @@ class Compute:
         Without a C++ compiler the CPU runs eagerly, and says so in one line. Raises SettingError for a device that is
         not there.
         """
-        if device not in ("cpu", "cuda"):
-            raise SettingError(f"device {device!r}, wanted cpu or cuda")
+        check_device(device)
         if device == "cuda" and not torch.cuda.is_available():
             raise SettingError("device cuda is not there (torch.cuda.is_available() is false): use --device cpu")
         if device == "cpu":
@@ -75,6 +74,12 @@ class Compute:
     def tensor(self, values: np.ndarray) -> torch.Tensor:
         """A copy of an array on the device."""
         return torch.from_numpy(np.array(values)).to(self.device)
+
+
+def check_device(device: str) -> None:
+    """Raises SettingError for a name that is none."""
+    if device not in COMPILE_ABOVE_FLOPS:
+        raise SettingError(f"device {device!r}, wanted {' or '.join(COMPILE_ABOVE_FLOPS)}")
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from edgedd.distillation.compute import check_device
 from edgedd.distillation.methods import Method
 from edgedd.errors import SettingError
 from edgedd.recipe import Recipe
 
 LABELS = ("auto", "hard", "teacher", "learned")
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.labels not in LABELS:
             raise SettingError(f"labels {self.labels!r}, wanted one of {', '.join(LABELS)}")
-        if self.device not in DEVICES:
-            raise SettingError(f"device {self.device!r}, wanted {' or '.join(DEVICES)}")
+        check_device(self.device)
         if self.iterations is not None and self.minutes is not None:
             raise SettingError("both iterations and minutes are given: leave one out")
         for name in ("bytes", "ipc", "iterations", "minutes", "width"):

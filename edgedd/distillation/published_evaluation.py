@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edgedd.distillation import networks, siamese
-from edgedd.distillation.compute import Compute, within_memory
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.distillation.siamese import Strategy
 from edgedd.parameters import initial_parameters
@@ -78,7 +78,6 @@ class PublishedEvaluation:
         self.mean, self.std = synthetic.tensors["mean"], synthetic.tensors["std"]
         self._loss = self.compute.compile(_loss)
 
-    @within_memory()
     def fit(self, generator: np.random.Generator, on_epoch: OnEpoch | None = None) -> Trained:
         """A fresh network, trained; `on_epoch(epoch)` counts from 1."""
         parameters = [p.requires_grad_() for p in networks.fresh(self.network, generator, self.compute.device)]

@@ -8,7 +8,7 @@ import torch
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import networks
 from edgedd.distillation.augment import augment
-from edgedd.distillation.compute import Compute, within_memory
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.recipe import Recipe
 from edgedd.students import Network
@@ -53,7 +53,6 @@ class Trainer:
         """
         return self.trajectory(sample, recipe, generator, [recipe.steps], on_step)[-1]
 
-    @within_memory()
     def trajectory(
         self,
         sample: Callable[[int], Batch],
