@@ -45,6 +45,14 @@ def trained(real: RealImages, method: Snapshots = METHOD) -> Ensemble:
     return state
 
 
+def first_block(weights: list[torch.Tensor], images: torch.Tensor) -> np.ndarray:
+    """Convolution, instance norm, ReLU and pool of a ConvNet, by torch's own functions."""
+    with torch.no_grad():
+        x = torch.nn.functional.conv2d(images.detach().double(), weights[0], padding=1)
+        x = torch.nn.functional.instance_norm(x, weight=weights[1], bias=weights[2])
+        return torch.nn.functional.avg_pool2d(torch.relu(x), 2).flatten(1).numpy()
+
+
 def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: RealImages) -> None:
     """Ridge regression is solved by numpy, and its error taken over all real images."""
     state, synthetic = trained(real), some(real)
@@ -55,10 +63,17 @@ def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: 
         with torch.no_grad():
             return networks.features(state.passes.network, state.weights[number], images).double().numpy()
 
+    def distance(ours: np.ndarray, classes: list[np.ndarray]) -> float:
+        means = np.stack([some.mean(0) for some in classes])
+        return ((ours.reshape(3, 4, -1).mean(1) - means) ** 2).sum() / ((means - means.mean(0)) ** 2).sum()
+
+    network, weights = state.passes.network, [w.double() for w in state.weights[number]]
+    first = [first_block(weights, images) for images in (synthetic.images(), *map(real.normalised, real.classwise))]
+    assert [layer.kind for layer in network.layers].count("average_pool") == 2
     ours, classes = features(synthetic.images()), [features(real.normalised(rows)) for rows in real.classwise]
     theirs = np.concatenate(classes)
     means = np.stack([some.mean(0) for some in classes])
-    distance = ((ours.reshape(3, 4, -1).mean(1) - means) ** 2).sum() / ((means - means.mean(0)) ** 2).sum()
+    distances = distance(ours, classes) + METHOD.earlier * distance(first[0], first[1:])
 
     weight = np.concatenate([np.full(len(some), 1 / (3 * len(some))) for some in classes])
     x, z, y = (
@@ -71,7 +86,7 @@ def test_the_loss_is_the_distance_of_class_means_and_the_regression_error(real: 
     penalty = len(x) * METHOD.ridge * variance / x.shape[1] * np.eye(x.shape[1])
     solved = np.linalg.solve(x.T @ x + penalty, x.T @ labels)
     error = (weight[:, None] * (z @ solved - y) ** 2).sum()
-    assert loss.item() == pytest.approx(distance + METHOD.regression * error, rel=1e-4)
+    assert loss.item() == pytest.approx(distances + METHOD.regression * error, rel=1e-4)
 
 
 def test_a_network_is_kept_at_four_ages_and_the_last_is_what_training_gives(real: RealImages) -> None:

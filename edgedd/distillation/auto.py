@@ -32,6 +32,7 @@ NETWORKS = ((FEW_MINUTES, 1), (6, 2))  # minutes of a processor below which so m
 GPU_NETWORKS = 6
 WIDTHS = (128, 64)  # wider networks make better sets, for narrow students too, where time is for enough iterations
 ENOUGH = 1000
+OVERHEAD = 200  # images: what an iteration costs besides its own; one of 80 took twice as long as their operations
 RATES = {"cpu": 1e11, "cuda": 1e13}  # operations a second that are counted on: two cores; a GPU that others share
 DISTILLING = 0.6  # of the minutes
 USUAL_MINUTES = 10
@@ -73,7 +74,7 @@ def _operations(method: Snapshots, shape: tuple[int, int, int], images: int) -> 
     """Of the networks' training and ENOUGH iterations."""
     network = student(default_student(shape, method.width), shape, 2)
     trained = method.networks * (method.train_steps or MOST_STEPS) * Recipe().batch_size
-    return 6.0 * network.multiply_adds * (trained + ENOUGH * images)
+    return 6.0 * network.multiply_adds * (trained + ENOUGH * (images + OVERHEAD))
 
 
 def paced(method: Snapshots, step: float | None, settings: Mapping[str, str] | None) -> Snapshots:

@@ -29,6 +29,7 @@ class Passes:
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else max(CPU_CHUNK, CPU_CHUNK * 128 // self.channels)
         self.rounded = compute.bfloat16
         self._features = compute.compile(networks.features)
+        self._blocks = compute.compile(networks.blocks)
 
     @property
     def channels(self) -> int:
@@ -50,6 +51,12 @@ class Passes:
         with self.compute.autocast():
             parts = [self._features(self.network, parameters, part) for part in torch.split(images, self.chunk)]
         return torch.cat(parts)
+
+    def blocks(self, parameters: networks.Parameters, images: torch.Tensor) -> list[torch.Tensor]:
+        """Images (b, C, H, W) -> what each block gives, flattened (b, d), the last as `features` gives it."""
+        with self.compute.autocast():
+            parts = [self._blocks(self.network, parameters, part) for part in torch.split(images, self.chunk)]
+        return [torch.cat(block) for block in zip(*parts, strict=True)]
 
     def real(
         self,

@@ -12,6 +12,7 @@ from edgedd.parameters import initial_parameters
 from edgedd.students import Network
 
 FEW_PIXELS = 16
+POOLS = ("average_pool", "max_pool")
 Parameters = Sequence[torch.Tensor]
 
 
@@ -58,6 +59,19 @@ def features(
         if layer.name in needed_later:
             kept[layer.name] = x
     return x.float()
+
+
+def blocks(network: Network, parameters: Parameters, images: torch.Tensor) -> list[torch.Tensor]:
+    """Images (b, C, H, W) -> what each block of a ConvNet gives, flattened (b, d), float32; the last is `features`.
+
+    A block ends with its pool. For networks whose layers follow one another.
+    """
+    own, x, pooled = iter(parameters), images, []
+    for layer in network.layers[:-1]:
+        x = _output(layer, [x], own, None, False)
+        if layer.kind in POOLS:
+            pooled.append(x.flatten(1).float())
+    return [*pooled[:-1], x.float()]
 
 
 def logits(
