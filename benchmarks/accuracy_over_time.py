@@ -8,8 +8,8 @@ A row a time: `edgedd distill --method auto --bytes N --minutes M` from scratch,
 torch by the set's own recipe and tested on the validation part of the training images, which chose that recipe; the
 test split is never read. Finished rows stay in benchmarks/results/accuracy_over_time_NAME.json, and a second call goes
 on after the last. Rows say how many threads they had. With `--set` the run was made beforehand, by that command and
-with as many threads, or on the GPU named. `--draw` makes accuracy_over_time.png beside them, and
-edgedd/distillation/forecasts.json, from which `auto` forecasts.
+with as many threads, or on the GPU named. `--draw` makes docs/pictures/accuracy_over_time.png, of the budgets that had
+more than one time, and edgedd/distillation/forecasts.json, from which `auto` forecasts.
 """
 
 import argparse
@@ -31,7 +31,9 @@ from edgedd.distillation.recipe_search import Validation, validate
 from edgedd.distillation.training import Trainer
 from edgedd.students import student
 
+ABOVE: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
 FORECASTS = Path(edgedd.__file__).parent / "distillation" / "forecasts.json"
+PICTURE = RESULTS.parent.parent / "docs" / "pictures" / "accuracy_over_time.png"
 
 
 def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
         "accuracies": found,
         "machine": arguments.gpu or f"{surroundings()['processor']}, {threads} thread{'s' * (threads > 1)}",
         "device": "cuda" if arguments.gpu else "cpu",
+        "commit": surroundings()["commit"],
     }
 
 
@@ -100,8 +103,8 @@ def draw() -> None:
             about[device] = {"machine": theirs[0]["machine"], "measured": measured}
             for budget in sorted({r["budget_bytes"] for r in theirs}):
                 own = sorted((r for r in theirs if r["budget_bytes"] == budget), key=lambda r: r["minutes"])
-                label = f"{about['data']}, {budget:,} bytes{', GPU' if device == 'cuda' else ''}"
-                axes.plot([r["minutes"] for r in own], [100 * r["accuracy"] for r in own], "o-", label=label)
+                if len(own) > 1:
+                    curve(axes, f"{about['data']}, {budget:,} bytes, {own[0]['machine']}", own)
         forecasts[str(shape[0])] = about
     axes.set_xscale("log")
     axes.set_xticks([1, 5, 15, 60], ["1", "5", "15", "60"])
@@ -109,8 +112,16 @@ def draw() -> None:
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
-    figure.savefig(RESULTS / "accuracy_over_time.png", dpi=130, metadata={"Software": None})
+    figure.savefig(PICTURE, dpi=130, metadata={"Software": None})
     FORECASTS.write_text(json.dumps(forecasts, indent=1) + "\n")
+
+
+def curve(axes: Any, label: str, rows: list[dict[str, Any]]) -> None:
+    """Accuracy over minutes, each point with its number."""
+    points = [(row["minutes"], 100 * row["accuracy"]) for row in rows]
+    axes.plot(*zip(*points, strict=True), "o-", label=label)
+    for point in points:
+        axes.annotate(f"{point[1]:.1f}", point, (0, 6), **ABOVE)
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ nearly equal bytes, with published points (benchmarks/published.json).
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
+from accuracy_tables import best
 from surroundings import surroundings
 
 import edgedd
@@ -32,7 +32,6 @@ from edgedd.evaluation import evaluate
 from edgedd.report.accuracy import draw
 
 HERE = Path(__file__).parent
-NEAR = 1.5  # budgets differ by more
 STORES = ("webp", "jpeg", "down-scaled", "2-bit", "4-bit", "uint8")
 
 
@@ -104,14 +103,6 @@ def baselines(arguments: argparse.Namespace, data: Any, results: Results, comman
                     results.add(rows, command, time.perf_counter() - begun, budget_bytes=budget)
 
 
-def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of sets, or of images stored one way, that take nearly the same bytes, the best for a student."""
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: row["accuracy"]):
-        kept[row["student"], row.get("storage"), round(math.log(row["bytes"]) / math.log(NEAR))] = row
-    return list(kept.values())
-
-
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,7 +134,7 @@ def main() -> None:
         baselines(arguments, data, results, command)
     if arguments.picture:
         published = json.loads((HERE / "published.json").read_text()).get(arguments.name, [])
-        draw(best(results.rows), published, arguments.picture, arguments.name)
+        draw(best(results.rows, lambda row: row.get("storage")), published, arguments.picture, arguments.name)
 
 
 if __name__ == "__main__":

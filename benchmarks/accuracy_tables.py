@@ -1,6 +1,8 @@
 """The table of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
 
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from stored import read_all
@@ -16,15 +18,28 @@ KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": 
 
 
 def accuracy_per_byte() -> str:
-    """For each data set, student and budget the synthetic sets and, for each kind of real images, its best row."""
+    """For each data set, student and budget the best sets from a processor and a GPU, and of each kind of images."""
     lines = [
         "| data | student | bytes | trained on | images a class | test accuracy | trainings |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in read_all("accuracy_per_byte_"):
-        for row in sorted(result["rows"], key=_place):
+        kept = best(result["rows"], lambda row: (row.get("storage"), row.get("method") in SELECTIONS, _by_gpu(row)))
+        for row in sorted(kept, key=_place):
             lines.append(_line(result["data"]["name"], row))
     return "\n".join([*lines, "", MADE_BY])
+
+
+def best(rows: list[dict[str, Any]], kind: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
+    """Of rows of one kind and student, the most accurate at each budget; budgets are four times apart."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["accuracy"]):
+        kept[row["student"], kind(row), round(math.log2(row["bytes"]))] = row
+    return list(kept.values())
+
+
+def _by_gpu(row: dict[str, Any]) -> bool:
+    return "--device cuda" in (row.get("distilled_by") or "")
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -36,8 +51,7 @@ def _line(data: str, row: dict[str, Any]) -> str:
     if row.get("method") in SELECTIONS:
         what = f"real images in the set's form ({row['method']}; teacher labels)"
     elif "storage" not in row:
-        command = row.get("distilled_by") or ""
-        minutes, of = re.search(r"--minutes (\S+)", command), " of a GPU" if "--device cuda" in command else ""
+        minutes, of = re.search(r"--minutes (\S+)", row.get("distilled_by") or ""), " of a GPU" if _by_gpu(row) else ""
         what = f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes{of}' if minutes else ''})"
     else:
         kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
