@@ -13,6 +13,7 @@ from edgedd.students import Network
 
 FEW_PIXELS = 16
 POOLS = ("average_pool", "max_pool")
+MOST_POSITIONS = 16
 Parameters = Sequence[torch.Tensor]
 
 
@@ -64,13 +65,15 @@ def features(
 def blocks(network: Network, parameters: Parameters, images: torch.Tensor) -> list[torch.Tensor]:
     """Images (b, C, H, W) -> what each block of a ConvNet gives, flattened (b, d), float32; the last is `features`.
 
-    A block ends with its pool. For networks whose layers follow one another.
+    A block ends with its pool. Maps with more than MOST_POSITIONS a side, of large images, are averaged down to as
+    many. For networks whose layers follow one another.
     """
     own, x, pooled = iter(parameters), images, []
     for layer in network.layers[:-1]:
         x = _output(layer, [x], own, None, False)
         if layer.kind in POOLS:
-            pooled.append(x.flatten(1).float())
+            by = -(-max(x.shape[2:]) // MOST_POSITIONS)
+            pooled.append((F.avg_pool2d(x, by) if by > 1 else x).flatten(1).float())
     return [*pooled[:-1], x.float()]
 
 
