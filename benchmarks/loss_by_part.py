@@ -27,6 +27,7 @@ from edgedd.atomic import write_bytes
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.filing import Filing
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import Validation
@@ -35,7 +36,6 @@ from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import Shuffled, Trainer
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
-from edgedd.synthetic_set import label_steps
 
 TEACHERS, LONGER, SHORTER = 4, 4, 600
 Images = tuple[torch.Tensor, torch.Tensor]
@@ -66,8 +66,10 @@ class Parts:
         """The same in the set's form and bytes, labelled as they are then."""
         images, labels = (values.cpu().numpy() for values in self.few)
         start = TrainableSet.start(self.set.parameterization, images, np.log(labels + 1e-9), self.compute.device)
-        compact_budget.fit_step(start, lambda: self._file(start).nbytes, self.set.nbytes)
-        decoded = torch.from_numpy(self._file(start).images(slice(None)))
+        form, of = self.set.parameterization, self.training
+        filing = Filing(form, of.mean, of.std, self.set.classes, self.set.provenance, packed=True)
+        compact_budget.fit_step(start, lambda: filing.most_bytes(start), self.set.nbytes)
+        decoded = torch.from_numpy(filing.file(start, self.set.recipe, 0).images(slice(None)))
         return decoded, torch.softmax(torch.from_numpy(self.teacher.start_logits(decoded)), 1)
 
     @cached_property
@@ -108,20 +110,6 @@ class Parts:
         parameters = self.trainer.fit(sample, recipe, generator)
         seen = self.validation
         return self.trainer.accuracy(parameters, seen.images, seen.labels, self.real.mean, self.real.std)
-
-    def _file(self, trainable: TrainableSet) -> edgedd.SyntheticSet:
-        return edgedd.SyntheticSet.from_factors(
-            self.set.parameterization,
-            factors=trainable.numpy_factors(),
-            labels=trainable.numpy_labels(),
-            mean=self.training.mean,
-            std=self.training.std,
-            recipe=self.set.recipe,
-            classes=self.set.classes,
-            provenance=dict(self.set.provenance),
-            scales=trainable.numpy_scales(),
-            label_levels=label_steps(len(self.set.classes)),
-        ).packed()
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute, within_memory
+from edgedd.distillation.filing import Filing
 from edgedd.distillation.for_target import for_target
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.gains import Gains
@@ -32,7 +34,7 @@ from edgedd.labelled_images import LabelledImages, load_data
 from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
-from edgedd.synthetic_set import SyntheticSet, label_steps
+from edgedd.synthetic_set import SyntheticSet
 
 WIDTH = 64
 SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.1  # of the minutes
@@ -74,6 +76,7 @@ class Distillation:
         if options.labels == "auto":
             self.options = replace(options, labels=getattr(self.method, "labels", "auto"))
         self.classes, self.fingerprint = data.classes, data.fingerprint
+        provenance = self._provenance()
         self.auto = options.method == auto.NAME
         wanted = planner.parameterization_for(
             data.shape,
@@ -88,7 +91,7 @@ class Distillation:
         self.storage = planner.storage(
             wanted,
             data.classes,
-            self._provenance(999_999_999),
+            provenance,
             budget_bytes=options.bytes,
             ipc=options.ipc,
             recipe=options.recipe or planner.LONGEST_RECIPE,
@@ -99,6 +102,8 @@ class Distillation:
         split_seed = getattr(self.method, "split_seed", lambda fingerprint, seed: seed)
         self.training, held_out = data.split(seed=split_seed(data.fingerprint, options.seed))
         self.validation = recipe_search.Validation.drawn(held_out, options.seed)
+        packed = self.compact or options.compact
+        self.filing = Filing(wanted, self.training.mean, self.training.std, data.classes, provenance, packed)
         self.ranks = ranks.join(options.device, data.num_classes)
         work = run_length.work(self.method, self._width, options, self.storage, self.classes)
         compute = Compute.for_work(options.device, work)
@@ -117,7 +122,7 @@ class Distillation:
         loop = self._start(saved)
         loop.run(self._length(), checkpoint if self.ranks.main else None, self.on_step)
         if not self.ranks.main:
-            return self._stored(loop.synthetic, loop.iteration)
+            return self.filing.file(loop.synthetic, Recipe(), loop.iteration)
         synthetic = self._finished(loop)
         if self.options.output is not None:
             synthetic.save(self.options.output)
@@ -140,13 +145,13 @@ class Distillation:
         """Within the bytes and with its recipe; `auto` may find that the set was better as it started."""
         synthetic, options = loop.synthetic, self.options
         if self.compact and options.bytes and loop.iteration:  # as it started it fits already
-            compact_budget.trim(synthetic, lambda: self._size(synthetic), options.bytes)
+            compact_budget.trim(synthetic, partial(self.filing.most_bytes, synthetic), options.bytes)
         recipe = options.recipe or (auto.recipe(self._seen) if self.auto else Recipe())
-        found = self._stored(synthetic, loop.iteration, recipe)
+        found = self.filing.file(synthetic, recipe, loop.iteration)
         if loop.start is not None:
             search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
             search.on_trial, search.deadline = self._reporter("choice"), self._after(1 - SEARCH_SHARE)
-            found = auto.better(found, self._stored(loop.start, 0, recipe), search, options.minutes)
+            found = auto.better(found, self.filing.file(loop.start, recipe, 0), search, options.minutes)
         if options.recipe is None:
             found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
         return found
@@ -165,7 +170,7 @@ class Distillation:
             logits = teacher.start_logits(images)
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
             if self.compact and self.options.bytes:
-                compact_budget.fit_step(synthetic, lambda: self._size(synthetic), self.options.bytes)
+                compact_budget.fit_step(synthetic, partial(self.filing.most_bytes, synthetic), self.options.bytes)
             augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic, teacher).as_dict()))
         else:
             count = self.storage.ipc * self.real.num_classes
@@ -180,7 +185,8 @@ class Distillation:
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
         if self.compact:
             synthetic.step = synthetic.step or compact_budget.STEP
-            loop.rate = compact_budget.steering(synthetic, lambda: self._size(synthetic), self.options.bytes)
+            size = partial(self.filing.most_bytes, synthetic)
+            loop.rate = compact_budget.steering(synthetic, size, self.options.bytes)
         if self.auto:
             loop.start = synthetic.copied()
             if saved is None:
@@ -196,7 +202,7 @@ class Distillation:
         """Between iterations: lead the codes to what the labels leave of the bytes; `auto` looks whether it gains."""
         synthetic = loop.synthetic
         if loop.rate and self.options.bytes and loop.iteration % compact_budget.STEER_EVERY == 0:
-            new = compact_budget.steering(synthetic, lambda: self._size(synthetic), self.options.bytes)
+            new = compact_budget.steering(synthetic, partial(self.filing.most_bytes, synthetic), self.options.bytes)
             loop.rate.target_bytes = new.target_bytes
         if self.auto:
             self._gains(loop)
@@ -205,7 +211,7 @@ class Distillation:
         """Validation accuracy of the set as it would be stored now, of one student, the same each time."""
         recipe = auto.recipe(self._seen)
         search = recipe_search.Search(self.validation, self.trainer, [self.options.seed, 6], 1)
-        score: float = self.ranks.agreed(search.score(self._stored(loop.synthetic, loop.iteration, recipe)))
+        score: float = self.ranks.agreed(search.score(self.filing.file(loop.synthetic, recipe, loop.iteration)))
         return score
 
     def _rows(self, teacher: Teacher, chooser: np.random.Generator) -> np.ndarray:
@@ -223,24 +229,6 @@ class Distillation:
         """Channels of the networks that distil."""
         return int(getattr(self.method, "width", self.options.width or WIDTH))
 
-    def _size(self, synthetic: TrainableSet) -> int:
-        return self._stored(synthetic, 999_999, planner.LONGEST_RECIPE).nbytes
-
-    def _stored(self, synthetic: TrainableSet, iterations: int, recipe: Recipe | None = None) -> SyntheticSet:
-        stored = SyntheticSet.from_factors(
-            self.storage.parameterization,
-            factors=synthetic.numpy_factors(),
-            labels=synthetic.numpy_labels(),
-            mean=self.training.mean,
-            std=self.training.std,
-            recipe=recipe or Recipe(),
-            classes=self.classes,
-            provenance=self._provenance(iterations),
-            scales=synthetic.numpy_scales(),
-            label_levels=label_steps(len(self.classes)) if self.compact else 255,
-        )
-        return stored.packed() if self.compact or self.options.compact else stored
-
     def _augmentation(self, synthetic: TrainableSet, teacher: Teacher) -> Augmentation:
         """For the networks that distil: what suits the start of the set on the validation split."""
         if not chooses_augmentation(self.method):
@@ -248,7 +236,7 @@ class Distillation:
         if self.auto:
             return auto.augmentation(teacher, self.validation)
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
-        start = self._stored(synthetic, 0, Recipe())
+        start = self.filing.file(synthetic, Recipe(), 0)
         return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
@@ -282,13 +270,14 @@ class Distillation:
         settings["data"] = self.fingerprint
         return Checkpoint(Path(self.options.output), settings)
 
-    def _provenance(self, iterations: int) -> dict[str, Any]:
+    def _provenance(self) -> dict[str, Any]:
+        """With the most iterations that a run is planned for."""
         method = self.options.method
         return {
             "method": method if isinstance(method, str) else type(method).__name__,
             "data": self.fingerprint,
             "seed": self.options.seed,
-            "iterations": iterations,
+            "iterations": 999_999_999,
             "edgedd": edgedd.__version__,
             "command": self.options.command[:300],
         }
