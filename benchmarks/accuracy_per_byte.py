@@ -11,7 +11,8 @@ students' images are decoded from. A set's budget is its own bytes. The test spl
 --device cuda torch trains the sets' students instead of onnxruntime.
 Writes benchmarks/results/accuracy_per_byte_NAME.json after every row; rows that are there are kept, so that a run that
 was cut goes on. With --picture the sets of each student and real images are drawn over bytes, the best of those of
-nearly equal bytes, with published points (benchmarks/published.json).
+nearly equal bytes, with published points (benchmarks/published.json); students that are no ConvNet have a table of
+their own in docs/methods.md.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import best
+from accuracy_tables import OTHERS, best
 from surroundings import surroundings
 
 import edgedd
@@ -134,7 +135,8 @@ def main() -> None:
         baselines(arguments, data, results, command)
     if arguments.picture:
         published = json.loads((HERE / "published.json").read_text()).get(arguments.name, [])
-        draw(best(results.rows, lambda row: row.get("storage")), published, arguments.picture, arguments.name)
+        rows = [row for row in results.rows if row["student"] not in OTHERS]
+        draw(best(rows, lambda row: row.get("storage")), published, arguments.picture, arguments.name)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ MADE_BY = (
     "`--set FILE [--device cuda]`; each row's command, recipe and machine are in "
     "`benchmarks/results/accuracy_per_byte_NAME.json`."
 )
+USUAL, OTHERS = "convnet3-w32", ("resnet8", "mobilenet-tiny")
 SELECTIONS = ("random", "herding", "kmeans")
 KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
 
@@ -24,10 +25,45 @@ def accuracy_per_byte() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for result in read_all("accuracy_per_byte_"):
-        kept = best(result["rows"], lambda row: (row.get("storage"), row.get("method") in SELECTIONS, _by_gpu(row)))
+        rows = [row for row in result["rows"] if row["student"] not in OTHERS]
+        kept = best(rows, lambda row: (row.get("storage"), row.get("method") in SELECTIONS, _by_gpu(row)))
         for row in sorted(kept, key=_place):
             lines.append(_line(result["data"]["name"], row))
     return "\n".join([*lines, "", MADE_BY])
+
+
+def other_students() -> str:
+    """For each set that trained other students too, their accuracy and how far it is from the usual one's."""
+    lines = [
+        f"| data | bytes | trained on | {USUAL} | {' | '.join(OTHERS)} | trainings |",
+        f"|---|---|---|---|{'---|' * len(OTHERS)}---|",
+    ]
+    for result in read_all("accuracy_per_byte_"):
+        for row in (row for row in sorted(result["rows"], key=_place) if row["student"] == USUAL):
+            others = [o for o in result["rows"] if o["student"] in OTHERS and _source(o) == _source(row)]
+            by_name = {other["student"]: other for other in others}
+            if by_name:
+                cells = [_share(row), *(_beside(by_name.get(name), row) for name in OTHERS)]
+                counts = sorted({len(each["accuracies"]) for each in (row, *others)})
+                named = (result["data"]["name"], f"{row['bytes']:,}", _what(row))
+                lines.append(f"| {' | '.join((*named, *cells, ' or '.join(map(str, counts))))} |")
+    note = "In onnxruntime; in brackets what is lost or won against the first. Commands as for README's table."
+    return "\n".join([*lines, "", note])
+
+
+def _source(row: dict[str, Any]) -> Any:
+    return row.get("file"), row.get("trained_on"), row["bytes"]
+
+
+def _share(row: dict[str, Any]) -> str:
+    spread = f" ± {100 * row['spread']:.1f}" if len(row["accuracies"]) > 1 else ""
+    return f"{100 * row['accuracy']:.1f}{spread} %"
+
+
+def _beside(row: dict[str, Any] | None, usual: dict[str, Any]) -> str:
+    if row is None:
+        return ""
+    return f"{_share(row)} ({100 * (row['accuracy'] - usual['accuracy']):+.1f})"
 
 
 def best(rows: list[dict[str, Any]], kind: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
@@ -46,17 +82,17 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["student"], row["budget_bytes"], "storage" in row, -row["accuracy"]
 
 
-def _line(data: str, row: dict[str, Any]) -> str:
-    spread = f" ± {100 * row['spread']:.1f}" if len(row["accuracies"]) > 1 else ""
+def _what(row: dict[str, Any]) -> str:
     if row.get("method") in SELECTIONS:
-        what = f"real images in the set's form ({row['method']}; teacher labels)"
-    elif "storage" not in row:
+        return f"real images in the set's form ({row['method']}; teacher labels)"
+    if "storage" not in row:
         minutes, of = re.search(r"--minutes (\S+)", row.get("distilled_by") or ""), " of a GPU" if _by_gpu(row) else ""
-        what = f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes{of}' if minutes else ''})"
-    else:
-        kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
-        what = f"{kind} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
-    accuracy = f"{100 * row['accuracy']:.1f}{spread} %"
+        return f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes{of}' if minutes else ''})"
+    kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
+    return f"{kind} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
+
+
+def _line(data: str, row: dict[str, Any]) -> str:
     trainings = f"{len(row['accuracies'])}{' in torch' if row['runtime'] == 'torch' else ''}"
-    cells = (data, row["student"], f"{row['bytes']:,}", what, str(row["ipc"]), accuracy, trainings)
+    cells = (data, row["student"], f"{row['bytes']:,}", _what(row), str(row["ipc"]), _share(row), trainings)
     return f"| {' | '.join(cells)} |"
