@@ -106,6 +106,7 @@ def draw() -> None:
                 if len(own) > 1:
                     curve(axes, f"{about['data']}, {budget:,} bytes, {own[0]['machine']}", own)
         forecasts[str(shape[0])] = about
+    axes.margins(y=0.12)
     axes.set_xscale("log")
     axes.set_xticks([1, 5, 15, 60], ["1", "5", "15", "60"])
     axes.set_xlabel("minutes given to edgedd distill")
