@@ -13,7 +13,7 @@ MADE_BY = (
     "`--set FILE [--device cuda]`; each row's command, recipe and machine are in "
     "`benchmarks/results/accuracy_per_byte_NAME.json`."
 )
-USUAL, OTHERS = "convnet3-w32", ("resnet8", "mobilenet-tiny")
+USUAL, OTHERS = "convnet3-w32", ("resnet8",)
 SELECTIONS = ("random", "herding", "kmeans")
 KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from accuracy_tables import accuracy_per_byte
+from accuracy_tables import accuracy_per_byte, other_students
 from device_tables import epoch, memory, speed
 from docs_tables import continual, plan, prototyping, service
 from method_tables import ablations, published_cells, trajectories
@@ -31,7 +31,12 @@ def demo() -> str:
 TABLES = {"accuracy_per_byte": accuracy_per_byte, "demo": demo, "speed": speed, "memory": memory, "epoch": epoch}
 DOCS = {
     "docs/device.md": {"memory": memory, "continual": continual, "prototyping": prototyping, "service": service},
-    "docs/methods.md": {"ablations": ablations, "published_cells": published_cells, "trajectories": trajectories},
+    "docs/methods.md": {
+        "other_students": other_students,
+        "ablations": ablations,
+        "published_cells": published_cells,
+        "trajectories": trajectories,
+    },
     "docs/targets.md": {"plan": plan},
 }
 
