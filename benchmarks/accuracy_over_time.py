@@ -41,6 +41,7 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
     begun = time.perf_counter()
     synthetic = edgedd.SyntheticSet.load(arguments.set) if arguments.set else distilled(data, arguments, minutes)
     threads = torch.get_num_threads()
+    about = surroundings()
     seconds = None if arguments.set else round(time.perf_counter() - begun, 1)
     found = accuracies(synthetic, data, arguments)
     print(f"{arguments.bytes} bytes, {minutes:g} minutes: {100 * np.mean(found):.1f} %", flush=True)
@@ -55,9 +56,9 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
         "student": arguments.student,
         "accuracy": float(np.mean(found)),
         "accuracies": found,
-        "machine": arguments.gpu or f"{surroundings()['processor']}, {threads} thread{'s' * (threads > 1)}",
+        "machine": arguments.gpu or f"{about['processor']}, {threads} thread{'s' * (threads > 1)}",
         "device": "cuda" if arguments.gpu else "cpu",
-        "commit": surroundings()["commit"],
+        "commit": about["commit"],
     }
 
 

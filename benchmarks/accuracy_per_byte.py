@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import OTHERS, best
+from accuracy_tables import best, of_convnets
 from surroundings import surroundings
 
 import edgedd
@@ -135,8 +135,8 @@ def main() -> None:
         baselines(arguments, data, results, command)
     if arguments.picture:
         published = json.loads((HERE / "published.json").read_text()).get(arguments.name, [])
-        rows = [row for row in results.rows if row["student"] not in OTHERS]
-        draw(best(rows, lambda row: row.get("storage")), published, arguments.picture, arguments.name)
+        drawn = best(of_convnets(results.rows), lambda row: row.get("storage"))
+        draw(drawn, published, arguments.picture, arguments.name)
 
 
 if __name__ == "__main__":

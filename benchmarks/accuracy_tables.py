@@ -13,7 +13,7 @@ MADE_BY = (
     "`--set FILE [--device cuda]`; each row's command, recipe and machine are in "
     "`benchmarks/results/accuracy_per_byte_NAME.json`."
 )
-USUAL, OTHERS = "convnet3-w32", ("resnet8",)
+USUAL = "convnet3-w32"
 SELECTIONS = ("random", "herding", "kmeans")
 KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
 
@@ -25,28 +25,37 @@ def accuracy_per_byte() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for result in read_all("accuracy_per_byte_"):
-        rows = [row for row in result["rows"] if row["student"] not in OTHERS]
+        rows = of_convnets(result["rows"])
         kept = best(rows, lambda row: (row.get("storage"), row.get("method") in SELECTIONS, _by_gpu(row)))
         for row in sorted(kept, key=_place):
             lines.append(_line(result["data"]["name"], row))
     return "\n".join([*lines, "", MADE_BY])
 
 
+def of_convnets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of README's table and of the picture; other students have a table of their own."""
+    return [row for row in rows if row["student"].startswith("convnet")]
+
+
 def other_students() -> str:
-    """For each set that trained other students too, their accuracy and how far it is from the usual one's."""
-    lines = [
-        f"| data | bytes | trained on | {USUAL} | {' | '.join(OTHERS)} | trainings |",
-        f"|---|---|---|---|{'---|' * len(OTHERS)}---|",
-    ]
+    """For each set that trained students that are no ConvNet, their accuracy and how far it is from the usual one's."""
+    found = []
     for result in read_all("accuracy_per_byte_"):
-        for row in (row for row in sorted(result["rows"], key=_place) if row["student"] == USUAL):
-            others = [o for o in result["rows"] if o["student"] in OTHERS and _source(o) == _source(row)]
-            by_name = {other["student"]: other for other in others}
-            if by_name:
-                cells = [_share(row), *(_beside(by_name.get(name), row) for name in OTHERS)]
-                counts = sorted({len(each["accuracies"]) for each in (row, *others)})
-                named = (result["data"]["name"], f"{row['bytes']:,}", _what(row))
-                lines.append(f"| {' | '.join((*named, *cells, ' or '.join(map(str, counts))))} |")
+        usual = [row for row in sorted(result["rows"], key=_place) if row["student"] == USUAL]
+        others = [row for row in result["rows"] if row not in of_convnets(result["rows"])]
+        for row in usual:
+            theirs = {other["student"]: other for other in others if _source(other) == _source(row)}
+            found += [(result["data"]["name"], row, theirs)] if theirs else []
+    names = sorted({name for *_, theirs in found for name in theirs})
+    lines = [
+        f"| data | bytes | trained on | {USUAL} | {' | '.join(names)} | trainings |",
+        f"|---|---|---|---|{'---|' * len(names)}---|",
+    ]
+    for data, row, theirs in found:
+        cells = [data, f"{row['bytes']:,}", _what(row), _share(row)]
+        cells += [_beside(theirs.get(name), row) for name in names]
+        counts = sorted({len(each["accuracies"]) for each in (row, *theirs.values())})
+        lines.append(f"| {' | '.join([*cells, ' or '.join(map(str, counts))])} |")
     note = "In onnxruntime; in brackets what is lost or won against the first. Commands as for README's table."
     return "\n".join([*lines, "", note])
 

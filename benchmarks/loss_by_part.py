@@ -66,8 +66,8 @@ class Parts:
         """The same in the set's form and bytes, labelled as they are then."""
         images, labels = (values.cpu().numpy() for values in self.few)
         start = TrainableSet.start(self.set.parameterization, images, np.log(labels + 1e-9), self.compute.device)
-        form, of = self.set.parameterization, self.training
-        filing = Filing(form, of.mean, of.std, self.set.classes, self.set.provenance, packed=True)
+        mean, std = self.training.mean, self.training.std
+        filing = Filing(mean, std, self.set.classes, self.set.provenance, packed=True)
         compact_budget.fit_step(start, lambda: filing.most_bytes(start), self.set.nbytes)
         decoded = torch.from_numpy(filing.file(start, self.set.recipe, 0).images(slice(None)))
         return decoded, torch.softmax(torch.from_numpy(self.teacher.start_logits(decoded)), 1)

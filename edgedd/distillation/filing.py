@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.parameterization import Parameterization
 from edgedd.planning import planner
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet, label_steps
@@ -20,13 +19,11 @@ class Filing:
     """What goes into a set's file beside what is distilled.
 
     Attributes:
-        parameterization: compact ones store labels in few levels.
         mean, std: (C,) of the training images in [0, 1].
         provenance: its "iterations" are those of `file`.
         packed: whether the file is entropy-coded.
     """
 
-    parameterization: Parameterization
     mean: np.ndarray
     std: np.ndarray
     classes: tuple[str, ...]
@@ -34,10 +31,10 @@ class Filing:
     packed: bool
 
     def file(self, synthetic: TrainableSet, recipe: Recipe, iterations: int) -> SyntheticSet:
-        """The set as it would be stored now."""
-        compact = planner.stores_compact(self.parameterization)
+        """The set as it would be stored now; compact forms store labels in few levels."""
+        compact = planner.stores_compact(synthetic.parameterization)
         stored = SyntheticSet.from_factors(
-            self.parameterization,
+            synthetic.parameterization,
             factors=synthetic.numpy_factors(),
             labels=synthetic.numpy_labels(),
             mean=self.mean,

@@ -103,7 +103,7 @@ class Distillation:
         self.training, held_out = data.split(seed=split_seed(data.fingerprint, options.seed))
         self.validation = recipe_search.Validation.drawn(held_out, options.seed)
         packed = self.compact or options.compact
-        self.filing = Filing(wanted, self.training.mean, self.training.std, data.classes, provenance, packed)
+        self.filing = Filing(self.training.mean, self.training.std, data.classes, provenance, packed)
         self.ranks = ranks.join(options.device, data.num_classes)
         work = run_length.work(self.method, self._width, options, self.storage, self.classes)
         compute = Compute.for_work(options.device, work)
