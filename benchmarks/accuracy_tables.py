@@ -1,4 +1,4 @@
-"""The table of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
+"""The tables of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
 
 import math
 import re
@@ -15,21 +15,48 @@ MADE_BY = (
 )
 USUAL = "convnet3-w32"
 SELECTIONS = ("random", "herding", "kmeans")
-KINDS = {"jpeg": "real images as JPEG", "webp": "real images as WebP", "uint8": "real images as uint8 pixels"}
+STORES = {
+    "webp": "WebP",
+    "jpeg": "JPEG",
+    "down-scaled": "scaled down",
+    "2-bit": "2-bit",
+    "4-bit": "4-bit",
+    "uint8": "uint8",
+}
 
 
 def accuracy_per_byte() -> str:
-    """For each data set, student and budget the best sets from a processor and a GPU, and of each kind of images."""
+    """For each data set, student and budget the best sets from a processor and a GPU, and the best real images."""
     lines = [
         "| data | student | bytes | trained on | images a class | test accuracy | trainings |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in read_all("accuracy_per_byte_"):
         rows = of_convnets(result["rows"])
-        kept = best(rows, lambda row: (row.get("storage"), row.get("method") in SELECTIONS, _by_gpu(row)))
+        kept = best(rows, lambda row: (_real(row), _by_gpu(row)))
         for row in sorted(kept, key=_place):
             lines.append(_line(result["data"]["name"], row))
     return "\n".join([*lines, "", MADE_BY])
+
+
+def stores() -> str:
+    """For each data set and budget the best set that a processor made, and real images in each kind of store."""
+    lines = [
+        f"| data | bytes at most | synthetic set | {' | '.join(STORES.values())} |",
+        f"|---|---|---|{'---|' * len(STORES)}",
+    ]
+    for result in read_all("accuracy_per_byte_"):
+        usual = [row for row in result["rows"] if row["student"] == USUAL and not _by_gpu(row)]
+        kept = best(usual, lambda row: row.get("storage"))
+        for budget in sorted({row["budget_bytes"] for row in kept if "storage" in row}):
+            here = {row.get("storage"): row for row in kept if _size(row) == round(math.log2(budget))}
+            cells = [_share(here[name]) if name in here else "" for name in (None, *STORES)]
+            lines.append(f"| {' | '.join([result['data']['name'], f'{budget:,}', *cells])} |")
+    note = (
+        f"{USUAL}; each store's quality, size, labels, choice of images and recipe are chosen on validation. Empty: "
+        "not one image a class fits, or not measured. Commands as for README's table, with the store after `--stores`."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def of_convnets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,8 +106,17 @@ def best(rows: list[dict[str, Any]], kind: Callable[[dict[str, Any]], Any]) -> l
     """Of rows of one kind and student, the most accurate at each budget; budgets are four times apart."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["accuracy"]):
-        kept[row["student"], kind(row), round(math.log2(row["bytes"]))] = row
+        kept[row["student"], kind(row), _size(row)] = row
     return list(kept.values())
+
+
+def _size(row: dict[str, Any]) -> int:
+    """A set's budget are its own bytes, those of real images may be many more than what they take."""
+    return round(math.log2(row["budget_bytes"]))
+
+
+def _real(row: dict[str, Any]) -> bool:
+    return "storage" in row or row.get("method") in SELECTIONS
 
 
 def _by_gpu(row: dict[str, Any]) -> bool:
@@ -93,12 +129,11 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _what(row: dict[str, Any]) -> str:
     if row.get("method") in SELECTIONS:
-        return f"real images in the set's form ({row['method']}; teacher labels)"
+        return f"real images: the set's form ({row['method']}; teacher labels)"
     if "storage" not in row:
         minutes, of = re.search(r"--minutes (\S+)", row.get("distilled_by") or ""), " of a GPU" if _by_gpu(row) else ""
         return f"**synthetic set** ({row['method']}{f', {minutes[1]} minutes{of}' if minutes else ''})"
-    kind = KINDS.get(row["storage"], f"real images, {row['storage']}")
-    return f"{kind} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
+    return f"real images: {STORES[row['storage']]} ({row['setting']}; {row['selection']}; {row['labels']} labels)"
 
 
 def _line(data: str, row: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from accuracy_tables import accuracy_per_byte, other_students
+from accuracy_tables import accuracy_per_byte, other_students, stores
 from device_tables import epoch, memory, speed
 from docs_tables import continual, plan, prototyping, service
 from method_tables import ablations, published_cells, trajectories
@@ -33,6 +33,7 @@ DOCS = {
     "docs/device.md": {"memory": memory, "continual": continual, "prototyping": prototyping, "service": service},
     "docs/methods.md": {
         "other_students": other_students,
+        "stores": stores,
         "ablations": ablations,
         "published_cells": published_cells,
         "trajectories": trajectories,
