@@ -111,7 +111,7 @@ def test_the_loss_falls_on_two_separable_classes(name: str) -> None:
     run = loop(name, LowRank(SHAPE, 4, 1, 8), from_noise=True)
     losses: list[float] = []
     run.run(
-        Length(iterations=40 if SMALL[name].get("expert_count") else 100),
+        Length(iterations=30 if SMALL[name].get("expert_count") else 100),
         None,
         lambda progress: losses.extend([progress.loss or 0.0] * (progress.stage == "distil")),
     )

@@ -7,6 +7,7 @@ Ba, NeurIPS 2022) takes that error over a batch of real images, which pass the n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -15,45 +16,44 @@ from edgedd.distillation.ranks import Ranks
 
 @dataclass(frozen=True)
 class FeatureMoments:
-    """Of K classes, each as heavy as the others, with d features.
+    """Of K classes, each as heavy as the others; d_l features after block l, d after the last.
 
     Attributes:
-        means: (K, d).
-        covariance: (d, d), mean over the classes of the mean product of features less the mean of all.
-        earlier: means (K, d_l) of what each block but the last gives.
+        blocks: means (K, d_l) after each block.
+        covariance: (d, d), mean over the classes of the mean product of the last features less the mean of all.
     """
 
-    means: torch.Tensor
+    blocks: tuple[torch.Tensor, ...]
     covariance: torch.Tensor
-    earlier: tuple[torch.Tensor, ...]
+
+    @property
+    def means(self) -> torch.Tensor:
+        """Of the last features (K, d)."""
+        return self.blocks[-1]
 
     @classmethod
     def of(
         cls,
         features: Sequence[torch.Tensor],
-        earlier: Sequence[Sequence[torch.Tensor]],
+        means: Sequence[Sequence[torch.Tensor]],
         num_classes: int,
         ranks: Ranks,
     ) -> "FeatureMoments":
-        """From features (m, d) and the earlier blocks' means (d_l,) of each of this rank's own classes."""
-        blocks = tuple(ranks.gathered(torch.stack(means), num_classes) for means in zip(*earlier, strict=True))
-        means = ranks.gathered(torch.stack([some.mean(0) for some in features]), num_classes)
-        centred = [some - means.mean(0) for some in features]
-        covariance = sum((some.T @ some / len(some) for some in centred), torch.zeros_like(means[0].outer(means[0])))
+        """From the last features (m, d) and the blocks' means (d_l,) of each of this rank's own classes."""
+        blocks = tuple(ranks.gathered(torch.stack(block), num_classes) for block in zip(*means, strict=True))
+        centred = [some - blocks[-1].mean(0) for some in features]
+        covariance = reduce(torch.add, (some.T @ some / len(some) for some in centred))
         ranks.add([covariance])
-        return cls(means, covariance / num_classes, blocks)
+        return cls(blocks, covariance / num_classes)
 
-    def distance(self, features: torch.Tensor, own: Sequence[int]) -> torch.Tensor:
-        """DM's Equation 5 in units of the spread of the real classes, for features (k, m, d) of the classes `own`.
+    def distance(self, blocks: Sequence[torch.Tensor], own: Sequence[int], earlier: float) -> torch.Tensor:
+        """DM's Equation 5 in units of the spread of the real classes, for features (k, m, d_l) of the classes `own`.
 
-        sum_k || mean of synthetic class k - mean of real class k ||^2 / sum_k || real mean k - their mean ||^2
+        sum_k || mean of synthetic class k - mean of real class k ||^2 / sum_k || real mean k - their mean ||^2 after
+        the last block, and `earlier` times the same after each of the others (CAFE, Wang et al., CVPR 2022).
         """
-        return _distance(features, self.means, own)
-
-    def earlier_distance(self, blocks: Sequence[torch.Tensor], own: Sequence[int]) -> torch.Tensor:
-        """The same of what the earlier blocks give, (k, m, d_l) each; summed (CAFE, Wang et al., CVPR 2022)."""
-        parts = (_distance(features, means, own) for features, means in zip(blocks, self.earlier, strict=True))
-        return sum(parts, torch.zeros((), device=self.means.device))
+        *others, last = (_distance(features, means, own) for features, means in zip(blocks, self.blocks, strict=True))
+        return last + earlier * sum(others, torch.zeros_like(last))
 
     def regression_error(
         self, features: torch.Tensor, classes: torch.Tensor, ridge: float, ranks: Ranks

@@ -134,15 +134,12 @@ class Ensemble:
         rows = np.arange(synthetic.count).reshape(len(moments.means), -1)[list(own)].reshape(-1)
         images = synthetic.images(slice(None) if ranks.size == 1 else rows)
         images = augment.apply(images, self.augmentation, Draw(*(values[rows] for values in drawn)))
-        *earlier, features = self.passes.blocks(self.weights[number], images)
-        distance = ranks.size * moments.distance(by_class(features, len(own)), own)
-        if method.earlier:
-            blocks = [by_class(block, len(own)) for block in earlier]
-            distance = distance + ranks.size * method.earlier * moments.earlier_distance(blocks, own)
+        blocks = self.passes.blocks(self.weights[number], images)
+        distance = ranks.size * moments.distance([by_class(b, len(own)) for b in blocks], own, method.earlier)
         if not method.regression:
             return distance
-        classes = torch.from_numpy(synthetic.classes[rows]).to(features.device)
-        error = moments.regression_error(features, classes, method.ridge, ranks)
+        classes = torch.from_numpy(synthetic.classes[rows]).to(images.device)
+        error = moments.regression_error(blocks[-1], classes, method.ridge, ranks)
         return distance + method.regression * (error + (ranks.size - 1) * (error - error.detach()))
 
     def label(self, synthetic: TrainableSet) -> None:
@@ -167,21 +164,21 @@ class Ensemble:
         counts = [min(self.method.real_per_class, len(rows)) for rows in real.classwise]
         chosen = [real.sample_class(c, count, generator) for c, count in enumerate(counts)]
         drawn = [self._draw(count, generator) for count in counts]
-        features, earlier = [], []
+        features, means = [], []
         for c in self.compute.ranks.own(real.num_classes):
             images = augment.apply(real.normalised(chosen[c]), self.augmentation, drawn[c])
             with torch.no_grad():
-                *blocks, last = self.passes.blocks(parameters, images)
-            features.append(last)
-            earlier.append([block.mean(0) for block in blocks])
-        return FeatureMoments.of(features, earlier, real.num_classes, self.compute.ranks)
+                blocks = self.passes.blocks(parameters, images)
+            features.append(blocks[-1])
+            means.append([block.mean(0) for block in blocks])
+        return FeatureMoments.of(features, means, real.num_classes, self.compute.ranks)
 
     def _draw(self, count: int, generator: np.random.Generator) -> Draw:
         return draw(self.augmentation, count, *self.passes.network.shape[1:], generator)
 
     def state_dict(self) -> dict[str, Any]:
         """The networks and moments, which no longer change, and the iterations."""
-        moments = [(of.means, of.covariance, *of.earlier) for of in self.moments]
+        moments = [(*of.blocks, of.covariance) for of in self.moments]
         return {"weights": self.weights, "moments": moments, "iteration": self.iteration}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -189,5 +186,5 @@ class Ensemble:
         device = self.compute.device
         self.weights = [[p.to(device) for p in parameters] for parameters in state["weights"]]
         on_device = ([part.to(device) for part in parts] for parts in state["moments"])
-        self.moments = [FeatureMoments(means, covariance, tuple(rest)) for means, covariance, *rest in on_device]
+        self.moments = [FeatureMoments(tuple(blocks), covariance) for *blocks, covariance in on_device]
         self.iteration = state["iteration"]
