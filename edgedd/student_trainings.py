@@ -32,8 +32,8 @@ class Trainings:
             with DSA; "vico-digits", without its mirror; "vico-plain", 300 epochs without augmentation, as for DC.
         epochs: instead of the recipe's; schedules shorten with it.
         seeds: trainings a student; `seed`, of the first.
-        device: "cpu" or "cuda". On cuda torch trains by the set's recipe too, in float32, and only students without
-            batch norm: the device runtime's statistics are those of its micro-batches.
+        device: "cpu" or "cuda". On cuda torch trains by the set's recipe too, in float32; batch norms take the
+            statistics of the shares of a batch that the device runtime takes by default.
 
     Raises SettingError for what is none of these.
     """
@@ -113,8 +113,6 @@ def _by_the_set_in_torch(
     from edgedd.distillation.training import Shuffled, Trainer
 
     network, steps = student(name, data.shape, data.num_classes), facts(synthetic, how)["steps"]
-    if network.buffers():
-        raise SettingError(f"student {name} has batch norms, which train by the set's recipe on --device cpu alone")
     flops = 6.0 * network.multiply_adds * synthetic.recipe.batch_size * steps * how.seeds
     compute = replace(Compute.for_work(how.device, flops), bfloat16=False)
     trainer, recipe = Trainer(network, compute), replace(synthetic.recipe, steps=steps)

@@ -99,9 +99,15 @@ def soft_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     return -(labels * F.log_softmax(outputs, dim=1)).sum(1).mean()
 
 
-def training_loss(network: Network, parameters: Parameters, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean soft cross-entropy of a network on images (b, C, H, W) with soft labels (b, K)."""
-    return soft_cross_entropy(logits(network, parameters, images), labels)
+def training_loss(
+    network: Network,
+    parameters: Parameters,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    buffers: Parameters | None = None,
+) -> torch.Tensor:
+    """Mean soft cross-entropy of a network on images (b, C, H, W) with soft labels (b, K); moves `buffers`."""
+    return soft_cross_entropy(logits(network, parameters, images, buffers, True), labels)
 
 
 def _output(

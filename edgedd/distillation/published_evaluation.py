@@ -6,7 +6,7 @@ after the last step. That code trains one epoch more and lowers the rate two epo
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class PublishedEvaluation:
         self.images = self.compute.tensor(synthetic.images(slice(None)))
         self.labels = self.compute.tensor(synthetic.soft_labels(slice(None)))
         self.mean, self.std = synthetic.tensors["mean"], synthetic.tensors["std"]
-        self._loss = self.compute.compile(_loss)
+        self._loss = self.compute.compile(networks.training_loss)
 
     def fit(self, generator: np.random.Generator, on_epoch: OnEpoch | None = None) -> Trained:
         """A fresh network, trained; `on_epoch(epoch)` counts from 1."""
@@ -111,13 +111,3 @@ class PublishedEvaluation:
     def _optimizer(self, parameters: list[torch.Tensor], lr: float) -> torch.optim.SGD:
         recipe = self.recipe
         return torch.optim.SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def _loss(
-    network: Any,
-    parameters: networks.Parameters,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    buffers: networks.Parameters,
-) -> torch.Tensor:
-    return networks.soft_cross_entropy(networks.logits(network, parameters, images, buffers, True), labels)

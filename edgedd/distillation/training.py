@@ -10,6 +10,8 @@ from edgedd.distillation import networks
 from edgedd.distillation.augment import augment
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
+from edgedd.parameters import initial_parameters
+from edgedd.planning.memory_model import GHOST_BATCH, even_share
 from edgedd.recipe import Recipe
 from edgedd.students import Network
 
@@ -32,11 +34,16 @@ def early_stopped(images: int, augmentation: Augmentation, minutes: float | None
 
 
 class Trainer:
-    """Compiled training and prediction of one network; the passes are shared by all its trainings."""
+    """Compiled training and prediction of one network; the passes are shared by all its trainings.
+
+    What is trained are its parameters and, behind them, its buffers: running statistics of batch norms. Their batches
+    are taken in the shares that the device runtime takes by default, each normalised by its own statistics.
+    """
 
     def __init__(self, network: Network, compute: Compute) -> None:
         self.network = network
         self.compute = compute
+        self._count, self._buffers = len(network.parameters()), network.buffers()
         self._loss = compute.compile(networks.training_loss)
         self._logits = compute.compile(networks.logits)
 
@@ -47,7 +54,7 @@ class Trainer:
         generator: np.random.Generator,
         on_step: OnStep | None = None,
     ) -> list[torch.Tensor]:
-        """Fresh parameters trained for `recipe.steps` on `sample(batch_size)` -> images (b, C, H, W), labels (b, K).
+        """A fresh network trained for `recipe.steps` on `sample(batch_size)` -> images (b, C, H, W), labels (b, K).
 
         SGD exactly as the training graph does it: weight decay added to the gradient, then momentum.
         """
@@ -66,20 +73,32 @@ class Trainer:
         optimizer = torch.optim.SGD(
             parameters, lr=recipe.student_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
+        start = initial_parameters(self._buffers, generator).values()
+        trained = [*parameters, *(self.compute.tensor(values) for values in start)]
         kept = []
         for step in range(recipe.steps):
             optimizer.param_groups[0]["lr"] = recipe.learning_rate(step)
             images, labels = sample(recipe.batch_size)
-            images = augment(images, recipe.augmentation, generator)
-            with self.compute.autocast():
-                loss = self._loss(self.network, parameters, images, labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(trained, augment(images, recipe.augmentation, generator), labels)
             optimizer.step()
-            kept += [[p.detach().clone() for p in parameters] for age in ages if age == step + 1]
+            kept += [[p.detach().clone() for p in trained] for age in ages if age == step + 1]
             if on_step:
                 on_step(step)
         return kept
+
+    def _backward(self, trained: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add the gradient of the batch's mean loss; of a network with batch norms, share by share."""
+        parameters, buffers = self._parts(trained)
+        at_once = len(images) if buffers is None else even_share(len(images), GHOST_BATCH)
+        for x, y in zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True):
+            with self.compute.autocast():
+                loss = self._loss(self.network, parameters, x, y, buffers)
+            (loss * (len(x) / len(images))).backward()  # type: ignore[no-untyped-call]
+
+    def _parts(self, trained: Sequence[torch.Tensor]) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor] | None]:
+        """Parameters, and the buffers of a network that has them."""
+        return trained[: self._count], trained[self._count :] if self._buffers else None
 
     def snapshots(
         self,
@@ -92,20 +111,21 @@ class Trainer:
         ages = [max(1, round(age * recipe.steps)) for age in AGES]
         return self.trajectory(sample, recipe, generator, ages, on_step)
 
-    def logits(self, parameters: networks.Parameters, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
+    def logits(self, trained: networks.Parameters, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
         """Normalised images (N, C, H, W) -> logits (N, K) in float32, whatever the precision of the passes."""
+        parameters, buffers = self._parts(trained)
         with torch.no_grad(), self.compute.autocast():
-            parts = [self._logits(self.network, parameters, part) for part in torch.split(images, batch)]
-        return torch.cat(parts).float()
+            outputs = [self._logits(self.network, parameters, part, buffers) for part in torch.split(images, batch)]
+        return torch.cat(outputs).float()
 
     def accuracy(
-        self, parameters: networks.Parameters, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
+        self, trained: networks.Parameters, images: np.ndarray, labels: np.ndarray, mean: np.ndarray, std: np.ndarray
     ) -> float:
         """Fraction of uint8 images (N, C, H, W) whose class is predicted."""
         right = 0
         for start in range(0, len(images), 5000):
             part = normalise(self.compute.tensor(images[start : start + 5000]), mean, std)
-            predicted = self.logits(parameters, part).argmax(1).cpu().numpy()
+            predicted = self.logits(trained, part).argmax(1).cpu().numpy()
             right += int((predicted == labels[start : start + 5000]).sum())
         return right / len(images)
 
