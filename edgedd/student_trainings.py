@@ -33,7 +33,7 @@ class Trainings:
         epochs: instead of the recipe's; schedules shorten with it.
         seeds: trainings a student; `seed`, of the first.
         device: "cpu" or "cuda". On cuda torch trains by the set's recipe too, in float32; batch norms take the
-            statistics of the shares of a batch that the device runtime takes by default.
+            statistics of the shares of a batch that the device runtime takes by default, on one thread.
 
     Raises SettingError for what is none of these.
     """

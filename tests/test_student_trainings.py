@@ -7,6 +7,7 @@ from tiny_sets import random_set
 
 from edgedd import distill, load_data
 from edgedd.augmentation import Augmentation
+from edgedd.device import sessions
 from edgedd.parameterization import Pixels
 from edgedd.student_trainings import Trainings, _by_the_set, _by_the_set_in_torch, facts
 
@@ -28,9 +29,10 @@ def test_rows_say_what_trained_on_a_gpu() -> None:
     assert facts(SET, Trainings(device="cuda"))["runtime"] == "torch"
 
 
-def test_batch_norms_take_the_shares_of_the_device() -> None:
-    """40 images are two shares of 20, each with statistics of its own."""
-    recipe = replace(RECIPE, batch_size=40, student_lr=0.1)
+def test_batch_norms_take_the_shares_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 images are two shares of 20, each with statistics of its own, one after the other as one thread takes them."""
+    monkeypatch.setattr(sessions, "usable_cores", lambda: 1)
+    recipe = replace(RECIPE, batch_size=40, student_lr=0.01)
     real = distill("digits", method="random", ipc=4, labels="hard", recipe=recipe)
     how, data = Trainings(epochs=60, seeds=2), load_data("digits")
     wanted, found = (
