@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import best, of_convnets
+from accuracy_tables import STORES, best, of_convnets
 from surroundings import surroundings
 
 import edgedd
@@ -33,7 +33,6 @@ from edgedd.evaluation import evaluate
 from edgedd.report.accuracy import draw
 
 HERE = Path(__file__).parent
-STORES = ("webp", "jpeg", "down-scaled", "2-bit", "4-bit", "uint8")
 
 
 class Results:
