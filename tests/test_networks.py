@@ -139,14 +139,6 @@ def test_parameters_drawn_on_the_device_have_the_same_distributions() -> None:
             assert values.mean().abs() < 0.05 * spec.bound
 
 
-def test_the_norm_is_torch_instance_norm() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, 6, 5, 7, generator=generator) * 3 + 1
-    gain, bias = torch.randn(6, generator=generator), torch.randn(6, generator=generator)
-    expected = torch.nn.functional.instance_norm(x, weight=gain, bias=bias, eps=1e-5)
-    assert torch.allclose(networks._instance_norm(x, gain, bias), expected, atol=1e-5)
-
-
 def test_convnet_parameters_are_called_and_drawn_as_in_every_bundle_so_far() -> None:
     network = student("convnet2-w5", (3, 12, 9), CLASSES)
     assert list(network.parameters().items()) == [

@@ -119,13 +119,19 @@ class FlatPasses:
         return batch.views if self._inner else batch.views[:1]
 
 
-def _loss(network: Network, contrast: Contrast | None, parameters: networks.Parameters, batch: Batch) -> torch.Tensor:
-    first = networks.features(network, parameters, batch.views[0])
+def _loss(
+    network: Network,
+    contrast: Contrast | None,
+    parameters: networks.Parameters,
+    batch: Batch,
+    gradients: networks.Gradients = "any",
+) -> torch.Tensor:
+    first = networks.features(network, parameters, batch.views[0], gradients=gradients)
     outputs = torch.nn.functional.linear(first, parameters[-2], parameters[-1])
     loss = networks.soft_cross_entropy(outputs.float(), batch.labels)
     if contrast is None:
         return loss
-    second = networks.features(network, parameters, batch.views[1])
+    second = networks.features(network, parameters, batch.views[1], gradients=gradients)
     return loss + contrast.weight * contrast.loss(first, second, batch.classes)
 
 
@@ -139,7 +145,7 @@ def _along(
     """Derivative of the loss at `parameters` along a direction."""
 
     def loss(*moved: torch.Tensor) -> torch.Tensor:
-        return _loss(network, contrast, moved, batch)
+        return _loss(network, contrast, moved, batch, gradients="along")
 
     derivative: torch.Tensor = torch.func.jvp(loss, tuple(parameters), tuple(direction))[1]
     return derivative
@@ -152,5 +158,5 @@ def _alike(
     views: list[torch.Tensor],
     classes: torch.Tensor,
 ) -> torch.Tensor:
-    first, second = (networks.features(network, parameters, view) for view in views)
+    first, second = (networks.features(network, parameters, view, gradients="images") for view in views)
     return contrast.loss(first, second, classes)

@@ -122,7 +122,8 @@ class Pool:
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Features (b, d) of a network taken as constant."""
         with self.compute.autocast():
-            features: torch.Tensor = self._features(self.network, [p.detach() for p in parameters], images)
+            detached = [p.detach() for p in parameters]
+            features: torch.Tensor = self._features(self.network, detached, images, gradients="images")
             return features
 
     def augment(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:

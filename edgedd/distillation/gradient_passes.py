@@ -74,7 +74,10 @@ class GradientPasses:
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Images (b, C, H, W) -> what the last layer gets (b, d), differentiable in the images."""
         with self.compute.autocast():
-            parts = [self._features(self.network, parameters, part) for part in torch.split(images, self.chunk)]
+            parts = [
+                self._features(self.network, parameters, part, gradients="images")
+                for part in torch.split(images, self.chunk)
+            ]
         return torch.cat(parts)
 
     def _mixed(
@@ -106,7 +109,7 @@ def _along(
     """Derivative of the loss at `parameters` along a direction."""
 
     def loss(*moved: torch.Tensor) -> torch.Tensor:
-        return networks.training_loss(network, moved, images, labels)
+        return networks.training_loss(network, moved, images, labels, gradients="along")
 
     derivative: torch.Tensor = torch.func.jvp(loss, tuple(parameters), tuple(along))[1]
     return derivative

@@ -49,7 +49,10 @@ class Passes:
     def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
         """Images (b, C, H, W) -> the last map, flattened (b, d); differentiable in the images."""
         with self.compute.autocast():
-            parts = [self._features(self.network, parameters, part) for part in torch.split(images, self.chunk)]
+            parts = [
+                self._features(self.network, parameters, part, gradients="images")
+                for part in torch.split(images, self.chunk)
+            ]
         return torch.cat(parts)
 
     def blocks(self, parameters: networks.Parameters, images: torch.Tensor) -> list[torch.Tensor]:

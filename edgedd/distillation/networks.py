@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from edgedd.distillation.compiled_layers import average_pool, convolution_by_constants, instance_norm
 from edgedd.layers import Layer
 from edgedd.parameters import initial_parameters
 from edgedd.students import Network
 
-FEW_PIXELS = 16
 POOLS = ("average_pool", "max_pool")
 MOST_POSITIONS = 16
 Parameters = Sequence[torch.Tensor]
+Gradients = Literal["any", "images", "along"]
 
 
 def fresh(network: Network, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:
@@ -44,11 +46,15 @@ def features(
     images: torch.Tensor,
     buffers: Parameters | None = None,
     training: bool = False,
+    *,
+    gradients: Gradients = "any",
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> what the last linear layer gets (b, feature_size), float32.
 
     Batch norms use the statistics of the batch, or `buffers`, in the order of `network.buffers()`, where given;
     `training`: they use the batch's and move the buffers by a tenth towards them, in place, as torch's modules do.
+    `gradients`: "images" promises that none go to the parameters, and those to the images are taken once; "along",
+    that tangents run along with the pass. Either has faster code of its own.
     """
     own, running = iter(parameters), None if buffers is None else iter(buffers)
     needed_later = {name for layer in network.layers for name in layer.inputs}
@@ -56,7 +62,7 @@ def features(
     x = images
     for layer in network.layers[:-1]:
         inputs = [kept[name] for name in layer.inputs] or [x]
-        x = _output(layer, inputs, own, running, training)
+        x = _output(layer, inputs, own, running, training, gradients=gradients)
         if layer.name in needed_later:
             kept[layer.name] = x
     return x.float()
@@ -66,14 +72,15 @@ def blocks(network: Network, parameters: Parameters, images: torch.Tensor) -> li
     """Images (b, C, H, W) -> what each block of a ConvNet gives, flattened (b, d), float32; the last is `features`.
 
     A block ends with its pool. Maps with more than MOST_POSITIONS a side, of large images, are averaged down to as
-    many. For networks whose layers follow one another.
+    many. For networks whose layers follow one another, with constant parameters: gradients go to the images alone.
+    Those before the last have channels innermost, as they lie in memory.
     """
     own, x, pooled = iter(parameters), images, []
     for layer in network.layers[:-1]:
-        x = _output(layer, [x], own, None, False)
+        x = _output(layer, [x], own, None, False, gradients="images")
         if layer.kind in POOLS:
             by = -(-max(x.shape[2:]) // MOST_POSITIONS)
-            pooled.append((F.avg_pool2d(x, by) if by > 1 else x).flatten(1).float())
+            pooled.append((F.avg_pool2d(x, by) if by > 1 else x).permute(0, 2, 3, 1).flatten(1).float())
     return [*pooled[:-1], x.float()]
 
 
@@ -83,9 +90,12 @@ def logits(
     images: torch.Tensor,
     buffers: Parameters | None = None,
     training: bool = False,
+    *,
+    gradients: Gradients = "any",
 ) -> torch.Tensor:
-    """Images (b, C, H, W) -> logits (b, K), float32; `buffers` and `training` as in `features`."""
-    return F.linear(features(network, parameters, images, buffers, training), parameters[-2], parameters[-1])
+    """Images (b, C, H, W) -> logits (b, K), float32; what is optional as in `features`."""
+    seen = features(network, parameters, images, buffers, training, gradients=gradients)
+    return F.linear(seen, parameters[-2], parameters[-1])
 
 
 def mean_prediction(outputs: Sequence[torch.Tensor], temperature: float) -> torch.Tensor:
@@ -105,9 +115,11 @@ def training_loss(
     images: torch.Tensor,
     labels: torch.Tensor,
     buffers: Parameters | None = None,
+    *,
+    gradients: Gradients = "any",
 ) -> torch.Tensor:
     """Mean soft cross-entropy of a network on images (b, C, H, W) with soft labels (b, K); moves `buffers`."""
-    return soft_cross_entropy(logits(network, parameters, images, buffers, True), labels)
+    return soft_cross_entropy(logits(network, parameters, images, buffers, True, gradients=gradients), labels)
 
 
 def _output(
@@ -116,12 +128,14 @@ def _output(
     parameters: Iterator[torch.Tensor],
     running: Iterator[torch.Tensor] | None,
     training: bool,
+    *,
+    gradients: Gradients,
 ) -> torch.Tensor:
     """One layer; takes its parameters and running statistics off the iterators."""
     own, x = [next(parameters) for _ in layer.parameters], inputs[0]
     match layer.kind:
         case "conv":
-            x = _conv(layer, x, *own)
+            x = _conv(layer, x, gradients == "images", *own)
         case "batch_norm":
             mean, variance = (None, None) if running is None else (next(running), next(running))
             x = F.batch_norm(x.float(), mean, variance, own[0], own[1], training or running is None)
@@ -130,7 +144,12 @@ def _output(
         case "relu":
             x = torch.relu(x)
         case "average_pool":
-            x = F.avg_pool2d(x, layer.kernel, layer.stride)
+            by = layer.kernel
+            x = (
+                average_pool(x, by)
+                if gradients != "along" and by == layer.stride
+                else F.avg_pool2d(x, by, layer.stride)
+            )
         case "max_pool":
             x = F.max_pool2d(x, layer.kernel, layer.stride)
         case "global_average_pool":
@@ -147,30 +166,20 @@ def _output(
 def _own_norm(layer: Layer, x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Norms over parts of each image."""
     if layer.kind == "instance_norm":
-        return _instance_norm(x, gain, bias)
+        return instance_norm(x, gain, bias)
     if layer.kind == "group_norm":
         return F.group_norm(x, layer.groups, gain, bias)
     return F.layer_norm(x, x.shape[1:], gain, bias)
 
 
-def _conv(layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def _conv(
+    layer: Layer, x: torch.Tensor, constant: bool, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """Pads that keep the size are the convolution's own; wide or uneven ones, which are slow there, come before it."""
     top, left, bottom, right = layer.pads
     own = layer.kernel // 2
     if set(layer.pads) != {own}:
         x, own = F.pad(x, (left, right, top, bottom)), 0
+    elif constant and layer.stride == layer.groups == 1:
+        return convolution_by_constants(x, weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, own, groups=layer.groups)
-
-
-def _instance_norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Written out, in float32, so that the compiler fuses it with the ReLU and the pool.
-
-    A few pixels may be nearly equal, where differences of moments lose digits: they are centred first.
-    """
-    x = x.float()
-    mean = x.mean((2, 3), keepdim=True)
-    if x.shape[2] * x.shape[3] < FEW_PIXELS:
-        x, mean = x - mean, torch.zeros_like(mean)
-    variance = (x * x).mean((2, 3), keepdim=True) - mean * mean
-    scale = torch.rsqrt(variance.clamp_min(0) + 1e-5) * gain[:, None, None]
-    return x * scale + (bias[:, None, None] - mean * scale)

@@ -1,0 +1,78 @@
+"""Layers whose plain form the compiler turns into slow code on a processor, written so that it does not.
+
+Measured on ConvNet-3 at 32x32 with one core of an AMD EPYC (avx512_bf16), as parts of a feature pass.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+FEW_PIXELS = 16
+FEW_CHANNELS = 4
+
+
+def instance_norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Written out, in float32, so that the compiler fuses it with the ReLU and the pool.
+
+    A few pixels may be nearly equal, where differences of moments lose digits: they are centred first. The root is
+    written with exp and log because the compiler keeps a result of exp that is used twice, where it would take
+    rsqrt again for every pixel.
+    """
+    x = x.float()
+    pixels = x.shape[2] * x.shape[3]
+    mean = x.sum((2, 3), keepdim=True) * (1 / pixels)
+    if pixels < FEW_PIXELS:
+        x, mean = x - mean, torch.zeros_like(mean)
+    variance = (x * x).sum((2, 3), keepdim=True) * (1 / pixels) - mean * mean
+    scale = torch.exp(-0.5 * torch.log(variance.clamp_min(0) + 1e-5)) * gain[:, None, None]
+    return x * scale + (bias[:, None, None] - mean * scale)
+
+
+def average_pool(x: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Means of squares of `kernel` pixels side by side; what is left over at the ends does not count.
+
+    Compiled, sums over pieces of each side are fused with what comes before, where the pool itself reads a map from
+    memory: a forward pass with it took 1.1 (width 128) to 1.2 times (32) as long. Not so with tangents, which are
+    then computed over and over: twice as long.
+    """
+    if not torch.compiler.is_compiling():
+        return F.avg_pool2d(x, kernel)
+    rows, columns = x.shape[2] // kernel, x.shape[3] // kernel
+    pieces = x[:, :, : rows * kernel, : columns * kernel].reshape(*x.shape[:2], rows, kernel, columns, kernel)
+    return pieces.sum((3, 5)) * (1 / kernel**2)
+
+
+def convolution_by_constants(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A convolution of stride 1 that keeps the size; gradients go to its input alone, and are taken once.
+
+    Towards few channels, those of images, the library's own runs at a sixth of its usual rate: it took 2 (width 32)
+    to 3 times (128) as long as a matrix product to all positions of the window, whose parts are then added up.
+    """
+    slow = x.device.type == "cpu" and x.requires_grad and weight.shape[1] <= FEW_CHANNELS
+    if not (slow and torch.compiler.is_compiling()):
+        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+    convolved: torch.Tensor = _ByConstants.apply(x, weight, bias)
+    return convolved
+
+
+class _ByConstants(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        channels, side = weight.shape[1:3]
+        rows, columns = gradient.shape[2:]
+        parts = weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).to(gradient.dtype) @ gradient.flatten(2)
+        pad = side // 2
+        padded = F.pad(parts.reshape(-1, side, side, channels, rows, columns), (pad, pad, pad, pad))
+        moved = [
+            padded[:, y, x, :, side - 1 - y : side - 1 - y + rows, side - 1 - x : side - 1 - x + columns].float()
+            for y in range(side)
+            for x in range(side)
+        ]
+        return sum(moved[1:], moved[0]), None, None

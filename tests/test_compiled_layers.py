@@ -1,0 +1,60 @@
+"""Layers written for the compiler are the plain ones: same values, same gradients, compiled or not."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from edgedd.distillation import compiled_layers, networks
+from edgedd.distillation.compute import Compute
+from edgedd.students import student
+
+SHAPE = (3, 12, 8)
+
+
+def inputs(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+@pytest.mark.parametrize("sides", [(13, 10), (3, 2)])
+def test_instance_norm_is_torch_s(sides: tuple[int, int]) -> None:
+    x, gain, bias = inputs(0, (4, 5, *sides), (5,), (5,))
+    ours = compiled_layers.instance_norm(3 + 2 * x, gain, bias)
+    assert torch.allclose(ours, F.instance_norm(3 + 2 * x, weight=gain, bias=bias), atol=1e-5)
+
+
+def test_a_constant_map_stays_finite() -> None:
+    x = torch.full((1, 1, 8, 8), 3.0, requires_grad=True)
+    output = compiled_layers.instance_norm(x, torch.ones(1), torch.full((1,), 0.5))
+    (gradient,) = torch.autograd.grad(output.square().sum(), x)
+    assert torch.allclose(output, torch.tensor(0.5), atol=1e-3) and bool(gradient.isfinite().all())
+
+
+def plain(parameters: list[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    """What `convnet1` gives to its last layer, in torch's own layers."""
+    weight, gain, bias = parameters[:3]
+    normed = F.instance_norm(F.conv2d(images, weight, padding=1), weight=gain, bias=bias)
+    return F.avg_pool2d(F.relu(normed), 2).flatten(1)
+
+
+def test_compiled_features_and_their_gradients_are_those_of_torch_s_layers() -> None:
+    network = student("convnet1-w6", SHAPE, 4)
+    compiled = Compute(torch.device("cpu"), bfloat16=False, compiled=True).compile(networks.features)
+    parameters = networks.fresh(network, np.random.default_rng(0), torch.device("cpu"))
+    start, direction = inputs(1, (5, *SHAPE), (5, network.feature_size))
+    gradients = []
+    for features in (lambda x: compiled(network, parameters, x, gradients="images"), lambda x: plain(parameters, x)):
+        images = start.clone().requires_grad_()
+        output = features(images)
+        gradients.append((output.detach(), *torch.autograd.grad((output * direction).sum(), images)))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert theirs.std() > 1e-3
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_compiled_pool_leaves_out_what_is_left_over() -> None:
+    (x,) = inputs(2, (2, 3, 13, 10))
+    compiled = Compute(torch.device("cpu"), bfloat16=False, compiled=True).compile(compiled_layers.average_pool)
+    for kernel in (2, 3):
+        assert torch.allclose(compiled(x, kernel), F.avg_pool2d(x, kernel), atol=1e-6)
