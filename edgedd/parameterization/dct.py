@@ -69,8 +69,10 @@ class DCT:
         tl = tensorly()
         with backend_of(tl, factors["coefficients"]):
             some = factors["coefficients"][rows]
-            matrices = [tl.tensor(matrix.T, **tl.context(some)) for matrix in self.waves]
-            return tl.tenalg.multi_mode_dot(some, matrices, modes=[1, 2, 3])
+            colour, down, across = (tl.tensor(matrix, **tl.context(some)) for matrix in self.waves)
+        mixed = (colour.T @ some.reshape(*some.shape[:2], self.rank**2)).reshape(some.shape)
+        # products along the last axis need no copies: tensorly's contraction, equal to the bit, took twice as long
+        return (mixed.swapaxes(2, 3) @ down).swapaxes(2, 3) @ across
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
