@@ -49,7 +49,7 @@ def stores() -> str:
         usual = [row for row in result["rows"] if row["student"] == USUAL and not _by_gpu(row)]
         kept = best(usual, lambda row: row.get("storage"))
         for budget in sorted({row["budget_bytes"] for row in kept if "storage" in row}):
-            here = {row.get("storage"): row for row in kept if _size(row) == round(math.log2(budget))}
+            here = {row.get("storage"): row for row in kept if _size(row["budget_bytes"]) == _size(budget)}
             cells = [_share(here[name]) if name in here else "" for name in (None, *STORES)]
             lines.append(f"| {' | '.join([result['data']['name'], f'{budget:,}', *cells])} |")
     note = (
@@ -106,13 +106,13 @@ def best(rows: list[dict[str, Any]], kind: Callable[[dict[str, Any]], Any]) -> l
     """Of rows of one kind and student, the most accurate at each budget; budgets are four times apart."""
     kept: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row["accuracy"]):
-        kept[row["student"], kind(row), _size(row)] = row
+        kept[row["student"], kind(row), _size(row["budget_bytes"])] = row
     return list(kept.values())
 
 
-def _size(row: dict[str, Any]) -> int:
-    """A set's budget are its own bytes, those of real images may be many more than what they take."""
-    return round(math.log2(row["budget_bytes"]))
+def _size(budget: float) -> int:
+    """Of a row's budget: a set's are its own bytes, those of real images may be many more than what they take."""
+    return round(math.log2(budget))
 
 
 def _real(row: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Student networks as plain functions of their parameters, so that many networks share one compiled pass."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from edgedd.distillation.compiled_layers import average_pool, convolution_by_constants, instance_norm
 from edgedd.layers import Layer
-from edgedd.parameters import initial_parameters
+from edgedd.parameters import ParameterSpec, initial_parameters
 from edgedd.students import Network
 
 POOLS = ("average_pool", "max_pool")
@@ -21,8 +21,14 @@ Gradients = Literal["any", "images", "along"]
 
 def fresh(network: Network, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:
     """New parameters in the order of `network.parameters()`."""
-    start = initial_parameters(network.parameters(), generator)
-    return [torch.tensor(values, device=device) for values in start.values()]
+    return started(network.parameters(), generator, device)
+
+
+def started(
+    specs: Mapping[str, ParameterSpec], generator: np.random.Generator, device: torch.device
+) -> list[torch.Tensor]:
+    """Parameters or buffers as they start, in the order of `specs`."""
+    return [torch.tensor(values, device=device) for values in initial_parameters(specs, generator).values()]
 
 
 def drawn(network: Network, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:

@@ -15,7 +15,6 @@ from edgedd.distillation import networks, siamese
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.distillation.siamese import Strategy
-from edgedd.parameters import initial_parameters
 from edgedd.students import Network
 from edgedd.synthetic_set import SyntheticSet
 
@@ -81,8 +80,7 @@ class PublishedEvaluation:
     def fit(self, generator: np.random.Generator, on_epoch: OnEpoch | None = None) -> Trained:
         """A fresh network, trained; `on_epoch(epoch)` counts from 1."""
         parameters = [p.requires_grad_() for p in networks.fresh(self.network, generator, self.compute.device)]
-        start = initial_parameters(self.network.buffers(), generator)
-        buffers = [self.compute.tensor(values) for values in start.values()]
+        buffers = networks.started(self.network.buffers(), generator, self.compute.device)
         optimizer = self._optimizer(parameters, self.recipe.lr)
         for epoch in range(self.recipe.epochs):
             if epoch == self.recipe.epochs // 2:

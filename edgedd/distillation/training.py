@@ -10,7 +10,6 @@ from edgedd.distillation import networks
 from edgedd.distillation.augment import augment
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
-from edgedd.parameters import initial_parameters
 from edgedd.planning.memory_model import GHOST_BATCH, even_share
 from edgedd.recipe import Recipe
 from edgedd.students import Network
@@ -73,8 +72,7 @@ class Trainer:
         optimizer = torch.optim.SGD(
             parameters, lr=recipe.student_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
-        start = initial_parameters(self._buffers, generator).values()
-        trained = [*parameters, *(self.compute.tensor(values) for values in start)]
+        trained = [*parameters, *networks.started(self._buffers, generator, self.compute.device)]
         kept = []
         for step in range(recipe.steps):
             optimizer.param_groups[0]["lr"] = recipe.learning_rate(step)
