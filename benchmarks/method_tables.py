@@ -52,6 +52,55 @@ def published_cells() -> str:
     return "\n".join([*lines, "", f"{about}. Distilled on one {where}; {made_by}."])
 
 
+def cross_architecture() -> str:
+    """A line a set: test accuracy of each student, and the largest drop from the first."""
+    result = read("cross_architecture_cifar10")
+    students, sets = result["students"], {known["file"]: known for known in result["sets"]}
+    head = [f"| set | {' | '.join(students)} | largest drop |", f"|---|{'---|' * len(students)}---|"]
+    lines = []
+    for row in result["summary"]:
+        found = row["students"]
+        cells = [f"{_percent(found[s])} ({found[s]['n']})" if s in found else "" for s in students]
+        about = sets[row["file"]]
+        name = f"{about['provenance']['method']}, {about['ipc']} images a class"
+        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['largest_drop']:.1f} |")
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(row["command"] for row in result["rows"]))
+    note = f"CIFAR-10, mean and sample deviation, in brackets trainings, by the papers' evaluation; {commands}."
+    return "\n".join([*head, *lines, "", note])
+
+
+def matching_speed() -> str:
+    """A line a method: an iteration of ours and of a plain loop."""
+    distribution, gradient = read("distribution_matching_speed"), read("gradient_matching_speed")
+    lines = [
+        "| method | seconds an iteration | in a plain loop | times as fast | peak memory | of the plain loop |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in distribution["speed"]:
+        times = f"{row['times_as_fast']:.1f} ({' - '.join(f'{value:.1f}' for value in row['quartiles'])})"
+        lines.append(_pace(row["method"], row["edgedd"], row["plain"], times))
+    for method in (name for name in ("dc", "dcc") if name in gradient):
+        row = gradient[method]
+        times = f"{row['iteration_ratio']:.1f} ({' - '.join(f'{value:.1f}' for value in row['iteration_ratios'])})"
+        lines.append(_pace(method, row["edgedd"], row["eager"], times))
+    commands = " and ".join(f"`{result['command']}`" for result in (distribution, gradient))
+    note = (
+        "ConvNet-3 of width 128 on 3x32x32, ten classes, 10 synthetic and 256 real images each, 2 threads; medians and "
+        f"quartiles of paired rounds (dcc: extremes). {distribution['cores']} cores of {distribution['processor']}; "
+        f"{commands}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _pace(method: str, ours: dict[str, Any], theirs: dict[str, Any], times: str) -> str:
+    seconds = [
+        60 / each["iterations_per_minute"] if "iterations_per_minute" in each else each["seconds"]
+        for each in (ours, theirs)
+    ]
+    mib = [f"{each['peak_mib']:,.0f} MiB" for each in (ours, theirs)]
+    return f"| {method} | {seconds[0]:.2f} | {seconds[1]:.2f} | {times} | {mib[0]} | {mib[1]} |"
+
+
 def trajectories() -> str:
     """Accuracy at equal bytes, a line a data set, budget and method, the best first."""
     lines = ["| data | bytes | method | test accuracy | trainings | seconds |", "|---|---|---|---|---|---|"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from accuracy_tables import accuracy_per_byte, other_students, stores
 from device_tables import epoch, memory, speed
 from docs_tables import continual, plan, prototyping, service
-from method_tables import ablations, published_cells, trajectories
+from method_tables import ablations, cross_architecture, matching_speed, published_cells, trajectories
 from stored import read
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +36,8 @@ DOCS = {
         "stores": stores,
         "ablations": ablations,
         "published_cells": published_cells,
+        "cross_architecture": cross_architecture,
+        "matching_speed": matching_speed,
         "trajectories": trajectories,
     },
     "docs/targets.md": {"plan": plan},
