@@ -7,9 +7,7 @@ import torch.nn.functional as F
 
 from edgedd.distillation import compiled_layers, networks
 from edgedd.distillation.compute import Compute
-from edgedd.students import student
-
-SHAPE = (3, 12, 8)
+from edgedd.students import Network, student
 
 
 def inputs(seed: int, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -31,20 +29,25 @@ def test_a_constant_map_stays_finite() -> None:
     assert torch.allclose(output, torch.tensor(0.5), atol=1e-3) and bool(gradient.isfinite().all())
 
 
-def plain(parameters: list[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-    """What `convnet1` gives to its last layer, in torch's own layers."""
-    weight, gain, bias = parameters[:3]
-    normed = F.instance_norm(F.conv2d(images, weight, padding=1), weight=gain, bias=bias)
-    return F.avg_pool2d(F.relu(normed), 2).flatten(1)
+def plain(network: Network, parameters: list[torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+    """What a ConvNet of one block gives to its last layer, in torch's own layers."""
+    (weight, gain, bias), (top, left, bottom, right) = parameters[:3], network.layers[0].pads
+    convolved = F.conv2d(F.pad(images, (left, right, top, bottom)), weight)
+    return F.avg_pool2d(F.relu(F.instance_norm(convolved, weight=gain, bias=bias)), 2).flatten(1)
 
 
-def test_compiled_features_and_their_gradients_are_those_of_torch_s_layers() -> None:
-    network = student("convnet1-w6", SHAPE, 4)
+@pytest.mark.parametrize("shape", [(3, 12, 8), (1, 9, 8)])
+def test_compiled_features_and_their_gradients_are_those_of_torch_s_layers(shape: tuple[int, int, int]) -> None:
+    network = student("convnet1-w6", shape, 4)
+    assert (set(network.layers[0].pads) == {1}) == (shape[1] == 12)
     compiled = Compute(torch.device("cpu"), bfloat16=False, compiled=True).compile(networks.features)
     parameters = networks.fresh(network, np.random.default_rng(0), torch.device("cpu"))
-    start, direction = inputs(1, (5, *SHAPE), (5, network.feature_size))
+    start, direction = inputs(1, (5, *shape), (5, network.feature_size))
     gradients = []
-    for features in (lambda x: compiled(network, parameters, x, gradients="images"), lambda x: plain(parameters, x)):
+    for features in (
+        lambda x: compiled(network, parameters, x, gradients="images"),
+        lambda x: plain(network, parameters, x),
+    ):
         images = start.clone().requires_grad_()
         output = features(images)
         gradients.append((output.detach(), *torch.autograd.grad((output * direction).sum(), images)))

@@ -43,36 +43,41 @@ def average_pool(x: torch.Tensor, kernel: int) -> torch.Tensor:
     return pieces.sum((3, 5)) * (1 / kernel**2)
 
 
-def convolution_by_constants(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """A convolution of stride 1 that keeps the size; gradients go to its input alone, and are taken once.
+def convolution_by_constants(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
+) -> torch.Tensor:
+    """A convolution of stride 1; gradients go to its input alone, and are taken once.
 
     Towards few channels, those of images, the library's own runs at a sixth of its usual rate: it took 2 (width 32)
     to 3 times (128) as long as a matrix product to all positions of the window, whose parts are then added up.
     """
     slow = x.device.type == "cpu" and x.requires_grad and weight.shape[1] <= FEW_CHANNELS
     if not (slow and torch.compiler.is_compiling()):
-        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
-    convolved: torch.Tensor = _ByConstants.apply(x, weight, bias)
+        return F.conv2d(x, weight, bias, padding=padding)
+    convolved: torch.Tensor = _ByConstants.apply(x, weight, bias, padding)
     return convolved
 
 
 class _ByConstants(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
+    ) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return F.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+        ctx.padding, ctx.sides = padding, x.shape[2:]
+        return F.conv2d(x, weight, bias, padding=padding)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
         channels, side = weight.shape[1:3]
-        rows, columns = gradient.shape[2:]
         parts = weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).to(gradient.dtype) @ gradient.flatten(2)
-        pad = side // 2
-        padded = F.pad(parts.reshape(-1, side, side, channels, rows, columns), (pad, pad, pad, pad))
+        parts = parts.reshape(-1, side, side, channels, *gradient.shape[2:])
+        last, (rows, columns) = side - 1, ctx.sides
+        padded = F.pad(parts, [last - ctx.padding] * 4)
         moved = [
-            padded[:, y, x, :, side - 1 - y : side - 1 - y + rows, side - 1 - x : side - 1 - x + columns].float()
+            padded[:, y, x, :, last - y : last - y + rows, last - x : last - x + columns].float()
             for y in range(side)
             for x in range(side)
         ]
-        return sum(moved[1:], moved[0]), None, None
+        return sum(moved[1:], moved[0]), None, None, None

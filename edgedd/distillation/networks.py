@@ -186,6 +186,6 @@ def _conv(
     own = layer.kernel // 2
     if set(layer.pads) != {own}:
         x, own = F.pad(x, (left, right, top, bottom)), 0
-    elif constant and layer.stride == layer.groups == 1:
-        return convolution_by_constants(x, weight, bias)
+    if constant and layer.stride == layer.groups == 1:
+        return convolution_by_constants(x, weight, bias, own)
     return F.conv2d(x, weight, bias, layer.stride, own, groups=layer.groups)
