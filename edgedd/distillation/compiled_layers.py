@@ -43,6 +43,15 @@ def average_pool(x: torch.Tensor, kernel: int) -> torch.Tensor:
     return pieces.sum((3, 5)) * (1 / kernel**2)
 
 
+def two_channels(x: torch.Tensor) -> torch.Tensor:
+    """(b, 1, H, W) with a second channel of zeros where the compiler works on a processor.
+
+    Of one channel it cannot tell that channels lie innermost, and all that follows would have them outermost.
+    """
+    compiled = torch.compiler.is_compiling() and x.device.type == "cpu"
+    return F.pad(x, (0, 0, 0, 0, 0, 1)) if compiled else x
+
+
 def convolution_by_constants(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: int
 ) -> torch.Tensor:

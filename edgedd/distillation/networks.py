@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from edgedd.distillation.compiled_layers import average_pool, convolution_by_constants, instance_norm
+from edgedd.distillation.compiled_layers import average_pool, convolution_by_constants, instance_norm, two_channels
 from edgedd.layers import Layer
 from edgedd.parameters import ParameterSpec, initial_parameters
 from edgedd.students import Network
@@ -186,6 +186,8 @@ def _conv(
     own = layer.kernel // 2
     if set(layer.pads) != {own}:
         x, own = F.pad(x, (left, right, top, bottom)), 0
+    if x.shape[1] == 1:
+        x, weight = two_channels(x), two_channels(weight)
     if constant and layer.stride == layer.groups == 1:
         return convolution_by_constants(x, weight, bias, own)
     return F.conv2d(x, weight, bias, layer.stride, own, groups=layer.groups)
