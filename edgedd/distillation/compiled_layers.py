@@ -29,27 +29,26 @@ def instance_norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> to
     return x * scale + (bias[:, None, None] - mean * scale)
 
 
-def average_pool(x: torch.Tensor, kernel: int) -> torch.Tensor:
-    """Means of squares of `kernel` pixels side by side; what is left over at the ends does not count.
+def average_pool(x: torch.Tensor, kernel: int, stride: int, tangents: bool) -> torch.Tensor:
+    """Means of squares of `kernel` pixels; what is left over at the ends does not count.
 
-    Compiled, sums over pieces of each side are fused with what comes before, where the pool itself reads a map from
-    memory: a forward pass with it took 1.1 (width 128) to 1.2 times (32) as long. Not so with tangents, which are
-    then computed over and over: twice as long.
+    Sums over pieces of each side are fused with what comes before, where the pool itself reads a map from memory: a
+    forward pass with it took 1.1 (width 128) to 1.2 times (32) as long. Not so with tangents, which are then computed
+    over and over: twice as long.
     """
-    if not torch.compiler.is_compiling():
-        return F.avg_pool2d(x, kernel)
+    if tangents or kernel != stride or not _compiled_for_processor(x):
+        return F.avg_pool2d(x, kernel, stride)
     rows, columns = x.shape[2] // kernel, x.shape[3] // kernel
     pieces = x[:, :, : rows * kernel, : columns * kernel].reshape(*x.shape[:2], rows, kernel, columns, kernel)
     return pieces.sum((3, 5)) * (1 / kernel**2)
 
 
 def two_channels(x: torch.Tensor) -> torch.Tensor:
-    """(b, 1, H, W) with a second channel of zeros where the compiler works on a processor.
+    """(b, 1, H, W) with a second channel of zeros where it is compiled for a processor.
 
-    Of one channel it cannot tell that channels lie innermost, and all that follows would have them outermost.
+    Of one channel the compiler cannot tell that channels lie innermost, and all that follows would have them outermost.
     """
-    compiled = torch.compiler.is_compiling() and x.device.type == "cpu"
-    return F.pad(x, (0, 0, 0, 0, 0, 1)) if compiled else x
+    return F.pad(x, (0, 0, 0, 0, 0, 1)) if _compiled_for_processor(x) else x
 
 
 def convolution_by_constants(
@@ -60,11 +59,14 @@ def convolution_by_constants(
     Towards few channels, those of images, the library's own runs at a sixth of its usual rate: it took 2 (width 32)
     to 3 times (128) as long as a matrix product to all positions of the window, whose parts are then added up.
     """
-    slow = x.device.type == "cpu" and x.requires_grad and weight.shape[1] <= FEW_CHANNELS
-    if not (slow and torch.compiler.is_compiling()):
+    if not (_compiled_for_processor(x) and x.requires_grad and weight.shape[1] <= FEW_CHANNELS):
         return F.conv2d(x, weight, bias, padding=padding)
     convolved: torch.Tensor = _ByConstants.apply(x, weight, bias, padding)
     return convolved
+
+
+def _compiled_for_processor(x: torch.Tensor) -> bool:
+    return torch.compiler.is_compiling() and x.device.type == "cpu"
 
 
 class _ByConstants(torch.autograd.Function):

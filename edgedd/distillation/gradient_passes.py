@@ -13,6 +13,7 @@ import torch
 
 from edgedd.distillation import networks
 from edgedd.distillation.compute import Compute
+from edgedd.distillation.matching import Passes
 from edgedd.students import Network
 
 EPS = 1e-6
@@ -43,7 +44,7 @@ class GradientPasses:
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
         self._loss = compute.compile(networks.training_loss)
         self._along = compute.compile(_along)
-        self._features = compute.compile(networks.features)
+        self.features = Passes(network, compute).features
 
     def gradient(self, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> Gradient:
         """Of the mean soft cross-entropy of images (b, C, H, W) with labels (b, K), in the parameters; constant."""
@@ -70,15 +71,6 @@ class GradientPasses:
         to_images, to_labels = self._mixed(parameters, along, images.detach(), labels.detach())
         surrogate = (images * to_images).sum() + (labels * to_labels).sum()
         return value.detach() + (surrogate - surrogate.detach())
-
-    def features(self, parameters: networks.Parameters, images: torch.Tensor) -> torch.Tensor:
-        """Images (b, C, H, W) -> what the last layer gets (b, d), differentiable in the images."""
-        with self.compute.autocast():
-            parts = [
-                self._features(self.network, parameters, part, gradients="images")
-                for part in torch.split(images, self.chunk)
-            ]
-        return torch.cat(parts)
 
     def _mixed(
         self, parameters: networks.Parameters, along: Gradient, images: torch.Tensor, labels: torch.Tensor

@@ -150,12 +150,7 @@ def _output(
         case "relu":
             x = torch.relu(x)
         case "average_pool":
-            by = layer.kernel
-            x = (
-                average_pool(x, by)
-                if gradients != "along" and by == layer.stride
-                else F.avg_pool2d(x, by, layer.stride)
-            )
+            x = average_pool(x, layer.kernel, layer.stride, tangents=gradients == "along")
         case "max_pool":
             x = F.max_pool2d(x, layer.kernel, layer.stride)
         case "global_average_pool":

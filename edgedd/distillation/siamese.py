@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from edgedd.distillation import augment
+
 Strategy = Literal["natural", "digits", "none"]
 NATURAL = ("colour", "crop", "cutout", "flip", "scale", "rotate")
 STRATEGIES: dict[Strategy, tuple[str, ...]] = {
@@ -133,6 +135,5 @@ def _rotation(uniform: np.ndarray, height_per_width: float) -> np.ndarray:
 
 def _resampled(images: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     """Bilinear, zeros outside."""
-    affine = torch.from_numpy(matrix).to(images.device).expand(len(images), 2, 3)
-    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    grid = augment.grid(torch.from_numpy(matrix).to(images.device), *images.shape[2:]).expand(len(images), -1, -1, -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
