@@ -19,7 +19,8 @@ OnStep = Callable[[str, int, int, float | None], None]
 
 
 def demo(folder: str | os.PathLike[str] = "demo", *, seed: int = 0, on_step: OnStep | None = None) -> dict[str, Any]:
-    """Distil digits to 4096 bytes, export, train in onnxruntime, compare with random real images in the same bytes.
+    """Distil digits to 4096 bytes, export, train in onnxruntime, compare with random real images in the same bytes,
+    each with the recipe that suits it.
 
     Writes the sets, the bundle, trained weights and a preview picture into `folder`.
 
@@ -42,7 +43,7 @@ def demo(folder: str | os.PathLike[str] = "demo", *, seed: int = 0, on_step: OnS
             on_step(*step)
 
     synthetic = distill(data, method="frepo", iterations=ITERATIONS, on_step=report, command="edgedd demo", **common)
-    baseline = distill(data, method="random", recipe=synthetic.recipe, command="edgedd demo", **common)
+    baseline = distill(data, method="random", on_step=report, command="edgedd demo", **common)
     files = {"synthetic set": out / "digits.safetensors", "baseline set": out / "random.safetensors"}
     files |= {"bundle": out / "bundle", "weights": out / "weights.safetensors", "preview": out / "preview.png"}
     synthetic.save(files["synthetic set"])

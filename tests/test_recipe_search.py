@@ -39,6 +39,30 @@ def test_temperature_one_changes_nothing() -> None:
     assert np.array_equal(sharpened(golden(), 1.0).tensors["labels"], golden().tensors["labels"])
 
 
+def numbered(count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of one pixel that hold, and are labelled with, numbers of their own."""
+    numbers = np.arange(first, first + count)
+    return numbers.astype(np.uint8).reshape(-1, 1, 1, 1), numbers
+
+
+def test_few_held_out_images_are_filled_up_with_training_images_that_the_set_does_not_keep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recipe_search, "ENOUGH_IMAGES", 12)
+    held_out, training = Validation(*numbered(5, 0)), numbered(20, 100)
+    judges = held_out.filled(*training, np.array([0, 3]), 0)
+    assert np.array_equal(judges.images[:, 0, 0, 0], judges.labels)
+    assert judges.labels[:5].tolist() == [0, 1, 2, 3, 4] and len(set(judges.labels)) == 12
+    assert not {100, 103} & set(judges.labels)
+    assert np.array_equal(judges.labels, held_out.filled(*training, np.array([0, 3]), 0).labels)
+    assert not np.array_equal(judges.labels, held_out.filled(*training, np.array([0, 3]), 1).labels)
+
+
+def test_enough_held_out_images_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_search, "ENOUGH_IMAGES", 5)
+    assert Validation(*numbered(5, 0)).filled(*numbered(20, 100), np.array([0]), 0).labels.tolist() == [0, 1, 2, 3, 4]
+
+
 def test_the_best_after_a_second_look_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first trial flatters candidate 0; the second look at the two finalists puts candidate 2 ahead."""
     choices = [Augmentation(), Augmentation(shift=1), Augmentation(flip=0.5)]

@@ -1,6 +1,7 @@
 """Baselines that choose rows: herding and k-means against plain versions, and as commands."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import edgedd
 from edgedd.distillation import networks, recipe_search, teacher
 from edgedd.distillation.methods import METHODS
 from edgedd.distillation.real_images import RealImages
+from edgedd.distillation.recipe_search import Validation
 from edgedd.distillation.selection import herd, nearest_to_centres
+from edgedd.synthetic_set import SyntheticSet
 
 
 def test_herding_written_plainly() -> None:
@@ -82,6 +85,29 @@ SETTINGS = {
     "herding": (),
     "kmeans": (),
 }
+
+
+@pytest.mark.parametrize(("method", "kept"), [("random", 8), ("dm", 0)])
+def test_the_recipe_of_real_images_is_judged_on_others(method: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a set has kept; images that moved are no longer in it."""
+    judged = []
+
+    def choose(synthetic: SyntheticSet, validation: Validation, *_: Any, **__: Any) -> SyntheticSet:
+        judged.append(validation)
+        return synthetic
+
+    monkeypatch.setattr(recipe_search, "choose_recipe", choose)
+    data = tiny_images(count=60, shape=(1, 8, 8), num_classes=2)
+    settings = None if method == "random" else {"batch_real": "8", "strategy": "none"}
+    synthetic = edgedd.distill(
+        data, method=method, ipc=4, iterations=2, parameterization="pixels", bits=16, width=8, settings=settings, seed=0
+    )
+    assert len(judged[0].labels) == 60 - kept
+    if method == "random":
+        std, mean = synthetic.tensors["std"], synthetic.tensors["mean"]
+        own = np.rint(255 * (synthetic.images(slice(None)) * std[:, None, None] + mean[:, None, None]))
+        seen = {image.tobytes() for image in judged[0].images}
+        assert not seen & {image.tobytes() for image in own.astype(np.uint8)}
 
 
 @pytest.mark.parametrize("method", SETTINGS)

@@ -123,7 +123,9 @@ class BaselineSearch:
         if not wanted.search_recipe:
             return made
         how: dict[str, Any] = {"seed": [*seed, 1], "wide": True, "on_trial": lambda done, trials: self._count()}
-        found = recipe_search.choose_recipe(made.synthetic(), self.validation, self.trainer, **how)
+        real, kept = self.training, self.pool.rows(made.selection, made.ipc)
+        judges = self.validation.filled(real.train_images, real.train_labels, kept, self.seed)
+        found = recipe_search.choose_recipe(made.synthetic(), judges, self.trainer, **how)
         return self._within(made.trained_by(found), wanted)
 
     def _setting(

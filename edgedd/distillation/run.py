@@ -112,6 +112,7 @@ class Distillation:
         narrow = student(default_student(data.shape, min(self._width, run_length.NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
         self._gains = Gains(self._score)
+        self._kept = np.empty(0, np.int64)  # rows of the real images that a set which never moves consists of
 
     def run(self) -> SyntheticSet:
         """All stages; the file is written when `output` is given. Other ranks than 0 have no searched recipe."""
@@ -166,15 +167,16 @@ class Distillation:
         if saved is None:
             chooser = np.random.default_rng([self.options.seed, 1])
             teacher = Teacher(self.real, self.options, self.compute, self.on_step)
-            images = self.real.normalised(self._rows(teacher, chooser))
+            rows = self._rows(teacher, chooser)
+            images = self.real.normalised(rows)
             logits = teacher.start_logits(images)
             synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
             if self.compact and self.options.bytes:
                 compact_budget.fit_step(synthetic, partial(self.filing.most_bytes, synthetic), self.options.bytes)
-            augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic, teacher).as_dict()))
+            augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic, teacher, rows).as_dict()))
         else:
             count = self.storage.ipc * self.real.num_classes
-            synthetic = TrainableSet.blank(form, count, self.real.num_classes, device)
+            synthetic, rows = TrainableSet.blank(form, count, self.real.num_classes, device), self._kept
             augmentation = Augmentation(**saved["augmentation"])
         if chooses_augmentation(self.method):
             self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
@@ -191,6 +193,8 @@ class Distillation:
             loop.start = synthetic.copied()
             if saved is None:
                 auto.share(teacher, loop.state)
+        if not loop.rates:  # nor is there a checkpoint
+            self._kept = rows
         loop.watch = self._watch
         if saved is not None:
             loop.load_state_dict(saved)
@@ -229,21 +233,26 @@ class Distillation:
         """Channels of the networks that distil."""
         return int(getattr(self.method, "width", self.options.width or WIDTH))
 
-    def _augmentation(self, synthetic: TrainableSet, teacher: Teacher) -> Augmentation:
-        """For the networks that distil: what suits the start of the set on the validation split."""
+    def _augmentation(self, synthetic: TrainableSet, teacher: Teacher, rows: np.ndarray) -> Augmentation:
+        """For the networks that distil: what suits the start of the set, these `rows`, on validation images."""
         if not chooses_augmentation(self.method):
             return Augmentation()
         if self.auto:
             return auto.augmentation(teacher, self.validation)
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
         start = self.filing.file(synthetic, Recipe(), 0)
-        return recipe_search.choose_augmentation(start, self.validation, self.trainer, **common)
+        return recipe_search.choose_augmentation(start, self._judges(rows), self.trainer, **common)
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
         common |= {"learned": learned, "wide": self.auto, "seen": self.auto and self._seen != Augmentation()}
         common["deadline"] = self._after(1)
-        return recipe_search.choose_recipe(synthetic, self.validation, self.trainer, **common)
+        return recipe_search.choose_recipe(synthetic, self._judges(self._kept), self.trainer, **common)
+
+    def _judges(self, kept: np.ndarray) -> recipe_search.Validation:
+        """Of recipes for a set that has these rows of the training images as they are."""
+        real = self.training
+        return self.validation.filled(real.train_images, real.train_labels, kept, self.options.seed)
 
     def _reporter(self, stage: str) -> Callable[[int, int], None]:
         def on_trial(step: int, total: int) -> None:
