@@ -106,20 +106,20 @@ def trajectories() -> str:
     lines = ["| data | bytes | method | test accuracy | trainings | seconds |", "|---|---|---|---|---|---|"]
     results = read_all("trajectory_methods_")
     for result in results:
-        name = result["command"].split()[2]
+        name = result["data"]
         for row in result["summary"]:
             same = [r for r in result["rows"] if all(r[key] == row[key] for key in ("budget", "contender", "seconds"))]
             seconds = round(statistics.median(r["process_seconds"] for r in same))
             figures = f"{_percent(row)} | {row['seeds']} | {seconds}"
             lines.append(f"| {name} | {row['budget']:,} | {row['contender']} | {figures} |")
-    commands = " and ".join(f"`{result['command']}`" for result in results)
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(r["command"] for s in results for r in s["rows"]))
     first = results[0]
     about = (
         "Mean and sample deviation over seeds; seconds of one core that a set took, without the experts; mtt moves "
         "pixels with hard labels, the others low-rank images with soft ones; networks of width "
-        f"{first['width']}, student {first['student']}."
+        f"{first['width']}, student {first['student']}"
     )
-    return "\n".join([*lines, "", f"{about} {commands}."])
+    return "\n".join([*lines, "", f"{about}; {commands}."])
 
 
 def _percent(row: dict[str, Any]) -> str:

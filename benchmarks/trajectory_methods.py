@@ -146,7 +146,8 @@ def main() -> None:
     bench = Bench(edgedd.load_data(arguments.data), arguments.experts, arguments.seconds)
     command = f"python benchmarks/trajectory_methods.py {arguments.name} {Path(arguments.data).name} EXPERTS"
     command += f" --bytes {arguments.bytes} --seeds {arguments.seeds} --seconds {arguments.seconds:g}"
-    facts: dict[str, Any] = {"student": STUDENT, "recipe": bench.recipe.as_dict(), "width": WIDTH, "command": command}
+    command += f" --contenders {arguments.contenders}" if arguments.contenders != ",".join(CONTENDERS) else ""
+    facts: dict[str, Any] = {"data": arguments.name, "student": STUDENT, "recipe": bench.recipe.as_dict(), "width": WIDTH}
     facts["experts"] = {"count": folder.count, "epochs": folder.epochs}
     for budget in map(int, arguments.bytes.split(",")):
         for seed in range(arguments.seeds):
@@ -155,7 +156,7 @@ def main() -> None:
                 if seed in before:
                     continue
                 timed = next(iter(before.values()), {}).get("iterations")
-                rows.append(bench.row(name, budget, seed, timed))
+                rows.append({**bench.row(name, budget, seed, timed), "command": command})
                 print(json.dumps(rows[-1]), flush=True)
                 result = {"summary": summary(rows), **facts, "rows": rows, **surroundings()}
                 path.write_text(json.dumps(result, indent=1) + "\n")
