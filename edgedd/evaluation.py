@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from edgedd.atomic import only_writer, refuse_unwritable
-from edgedd.bundles.bundle import ARCHIVE, WEIGHTS, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE, WEIGHTS
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
 from edgedd.student_trainings import Trainings, facts, train_students

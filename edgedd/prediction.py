@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgedd.bundles.bundle import WEIGHTS
+from edgedd.bundles.files import WEIGHTS
 from edgedd.data_files import DAMAGE, open_image
 from edgedd.errors import DataError, SettingError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgedd.atomic import only_writer, refuse_unwritable
-from edgedd.bundles.bundle import WEIGHTS
+from edgedd.bundles.files import WEIGHTS
 from edgedd.device import Student
 from edgedd.device.rehearsal import Rehearsal, RehearsalResult
 from edgedd.errors import SettingError

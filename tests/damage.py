@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import edgedd
-from edgedd.bundles.bundle import MANIFEST, SET, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import MANIFEST, SET
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.expert_files import MANIFEST as EXPERTS
 from edgedd.distillation.expert_files import ExpertFolder

@@ -39,7 +39,8 @@ def cases(scratch: Path) -> dict[str, Case]:
     from tiny_sets import random_set
 
     import edgedd.device.student  # noqa: F401 (children share it)
-    from edgedd.bundles.bundle import ARCHIVE, Bundle
+    from edgedd.bundles.bundle import Bundle
+    from edgedd.bundles.files import ARCHIVE
     from edgedd.distillation import checkpoint
     from edgedd.distillation.experts import experts
     from edgedd.distillation.run import distill

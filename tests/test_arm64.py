@@ -21,7 +21,7 @@ from test_old_onnxruntime import EVERY_FAMILY, REPOSITORY, STEPS, TRAIN, bundle,
 
 import edgedd
 from edgedd.augmentation import Augmentation
-from edgedd.bundles.bundle import ARCHIVE
+from edgedd.bundles.files import ARCHIVE
 from edgedd.parameterization import LowRank
 from edgedd.recipe import Recipe
 

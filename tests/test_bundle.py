@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from device_bundle import CLASSES, SHAPE
 
-from edgedd.bundles.bundle import CARD, MANIFEST, PREDICT, SET, TARGET, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import CARD, MANIFEST, PREDICT, SET, TARGET, TRAIN_STEP
 from edgedd.device import Student
 from edgedd.errors import BundleError, ExportError, SettingError
 from edgedd.exporting import export

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from device_bundle import SHAPE
 
-from edgedd.bundles.bundle import CARD, MANIFEST, PREDICT, SET, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import CARD, MANIFEST, PREDICT, SET
 from edgedd.device import Student
 from edgedd.errors import LONGEST_MESSAGE, BundleError, SettingError
 from edgedd.exporting import export

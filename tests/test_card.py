@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgedd.bundles.bundle import CARD, MOST_BYTES, Bundle
+from edgedd.bundles.bundle import Bundle
 from edgedd.bundles.card import card, read_accuracies
+from edgedd.bundles.files import CARD, MOST_BYTES
 from edgedd.errors import SettingError
 from edgedd.exporting import export
 from edgedd.synthetic_set import SyntheticSet

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_set_file import FORMS
 from typer.testing import CliRunner
 
-from edgedd.bundles.bundle import SET
+from edgedd.bundles.files import SET
 from edgedd.cli import app
 from edgedd.device import Student
 from edgedd.errors import LONGEST_MESSAGE, FormatError

@@ -22,7 +22,7 @@ from PIL import Image
 from test_hostile_set_files import framed
 from tiny_data import arrays, saved
 
-from edgedd.bundles.bundle import ARCHIVE, MANIFEST, MAX_MANIFEST, PREDICT, TRAIN_STEP
+from edgedd.bundles.files import ARCHIVE, MANIFEST, MAX_MANIFEST, PREDICT, TRAIN_STEP
 from edgedd.bundles.verification import verify
 from edgedd.distillation.expert_files import ExpertFolder, ExpertSettings
 from edgedd.errors import LONGEST_MESSAGE, EdgeddError

@@ -16,7 +16,7 @@ import pytest
 from tiny_data import tiny_images
 
 import edgedd
-from edgedd.bundles.bundle import ARCHIVE
+from edgedd.bundles.files import ARCHIVE
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.experts import experts
 from edgedd.errors import SettingError

@@ -11,7 +11,8 @@ import pytest
 from installing import state_of
 
 from edgedd.bundles import installation
-from edgedd.bundles.bundle import ARCHIVE, MANIFEST, PREDICT, SIGNATURE, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE, MANIFEST, PREDICT, SIGNATURE, TRAIN_STEP
 from edgedd.bundles.installation import install, rollback
 from edgedd.device import Student
 from edgedd.errors import BundleError, SettingError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedd.bundles.bundle import ARCHIVE
+from edgedd.bundles.files import ARCHIVE
 from edgedd.exporting import export
 from edgedd.synthetic_set import SyntheticSet
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import edgedd
-from edgedd.bundles.bundle import PREDICT_INT8, WEIGHTS
+from edgedd.bundles.files import PREDICT_INT8, WEIGHTS
 from edgedd.cli import app
 from edgedd.errors import BundleError, SettingError
 from edgedd.exporting import export

@@ -9,7 +9,8 @@ import pytest
 from conftest import Command
 from device_bundle import blobs
 
-from edgedd.bundles.bundle import CARD, MANIFEST, PREDICT, TRAIN_STEP, Bundle, file_of
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import CARD, MANIFEST, PREDICT, TRAIN_STEP, file_of
 from edgedd.bundles.installation import install
 from edgedd.bundles.verification import verify
 from edgedd.device import Student

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from edgedd.bundles.bundle import ARCHIVE, MANIFEST, SIGNATURE, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE, MANIFEST, SIGNATURE
 from edgedd.bundles.signature import read_private_key, signature
 from edgedd.device import Student
 from edgedd.errors import BundleError, MissingExtra, SettingError

@@ -15,7 +15,8 @@ from tiny_data import tiny_images
 
 import edgedd
 from edgedd.atomic import only_writer, write_bytes
-from edgedd.bundles.bundle import ARCHIVE, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE
 from edgedd.device.calibration import calibrate
 from edgedd.distillation.experts import experts
 from edgedd.errors import SettingError

@@ -11,7 +11,8 @@ from conftest import Command, Made
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from edgedd.bundles.bundle import ARCHIVE, CARD, MANIFEST, PREDICT, SET, SIGNATURE, TARGET, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE, CARD, MANIFEST, PREDICT, SET, SIGNATURE, TARGET, TRAIN_STEP
 from edgedd.bundles.verification import verify
 from edgedd.errors import BundleError, EdgeddError
 

@@ -1,11 +1,8 @@
 """A bundle as one zip file; hostile until checked. What its entries declare is bounded before anything is unpacked."""
 
 import os
-import shutil
 import stat
 import struct
-import tempfile
-import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from edgedd.bundles.bundle import (
+from edgedd.bundles.files import (
     MANIFEST,
     MAX_MANIFEST,
     MOST_BYTES,
@@ -21,7 +18,6 @@ from edgedd.bundles.bundle import (
     OF_EACH_STUDENT,
     SIGNATURE,
     SIGNATURE_BYTES,
-    Bundle,
     most_bytes,
 )
 from edgedd.errors import BundleError, SettingError
@@ -45,27 +41,6 @@ def archive_bytes(contents: Mapping[str, bytes]) -> bytes:
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, contents[name], zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue()
-
-
-def load_archive(
-    path: Path, require_signature: str | os.PathLike[str] | None = None, student: str | None = None
-) -> Bundle:
-    """`Bundle.load` of an archive: unpacked to a temporary folder, which goes when the Bundle does.
-
-    Raises BundleError, SettingError and MissingExtra as `Bundle.load` does.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="edgedd."))
-    except OSError as error:
-        raise _cannot_unpack(path, Path(tempfile.gettempdir()), error) from error
-    try:
-        unpack(path, folder)
-        bundle = Bundle.of_folder(folder, path, require_signature, student)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    weakref.finalize(bundle, shutil.rmtree, folder, ignore_errors=True)
-    return bundle
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -142,16 +117,17 @@ def _write(path: Path, packed: IO[bytes], out: Path) -> None:
     try:
         file = open(out, "xb")  # noqa: SIM115 (closed below; reading must not be taken for writing)
     except OSError as error:
-        raise _cannot_unpack(path, out.parent, error) from error
+        raise cannot_unpack(path, out.parent, error) from error
     with file:
         while chunk := packed.read(CHUNK):
             try:
                 file.write(chunk)
             except OSError as error:
-                raise _cannot_unpack(path, out.parent, error) from error
+                raise cannot_unpack(path, out.parent, error) from error
 
 
-def _cannot_unpack(path: Path, folder: Path, error: OSError) -> SettingError:
+def cannot_unpack(path: Path, folder: Path, error: OSError) -> SettingError:
+    """Raised where the archive at `path` finds no room in `folder`, or may not write there."""
     reason = error.strerror or str(error)
     return SettingError(
         f"cannot unpack {path} to {folder}: {reason}; make room there, or choose another place (TMPDIR)"

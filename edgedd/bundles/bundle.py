@@ -1,47 +1,20 @@
-"""A bundle: what goes to a device, as a folder or as one .edgedd.zip. Its manifest holds sizes and checksums.
-
-set.safetensors    the synthetic set            predict.onnx           images -> logits
-train_step.onnx    one optimizer step           manifest.json          what it is and what belongs to it
-CARD.md            what people should know      target.toml            the board it was made for, whole
-weights.safetensors   where training starts (only when the network came with weights or was trained)
-predict.int8.onnx     images -> logits with those weights, quantised (only with them)
-manifest.sig          Ed25519 signature of manifest.json (only when it was signed), see edgedd.bundles.signature
-<student>.train_step.onnx, <student>.predict.onnx   of each further student; those above are of the first
-"""
+"""A bundle: what goes to a device, as a folder or as one .edgedd.zip. Its manifest holds sizes and checksums."""
 
 import hashlib
 import os
-import re
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedd.bundles.files import CARD, MANIFEST, MAX_MANIFEST, SET, SIGNATURE, TARGET, file_of
+from edgedd.bundles.manifest import manifest_fields, read_manifest
+from edgedd.bundles.signature import check
 from edgedd.errors import BundleError, EdgeddError, SettingError
 
 if TYPE_CHECKING:
     from edgedd.planning.target import Target
-
-VERSION = 3  # of a bundle with several students; with one it is 2, which older readers take
-ARCHIVE = ".edgedd.zip"
-MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-SET, TRAIN_STEP, PREDICT = "set.safetensors", "train_step.onnx", "predict.onnx"
-WEIGHTS, PREDICT_INT8 = "weights.safetensors", "predict.int8.onnx"
-CARD, TARGET = "CARD.md", "target.toml"
-NEEDED = (SET, TRAIN_STEP, PREDICT)
-OF_EACH_STUDENT = (TRAIN_STEP, PREDICT)
-MOST_STUDENTS = 16
-MAX_MANIFEST, SIGNATURE_BYTES = 2**18, 64
-MOST_BYTES = {  # of each file beside the manifest
-    SET: 2**28,
-    TRAIN_STEP: 2**24,
-    PREDICT: 2**24,
-    WEIGHTS: 2**28,
-    PREDICT_INT8: 2**28,
-    CARD: 2**16,
-    TARGET: 2**16,
-}
-STUDENT_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -97,9 +70,7 @@ class Bundle:
         """
         folder = Path(os.path.realpath(path) if os.path.islink(path) else path)
         if folder.is_file():
-            from edgedd.bundles.archive import load_archive
-
-            return load_archive(folder, require_signature, student)
+            return cls._of_archive(folder, require_signature, student)
         before = _manifest_of(folder)
         try:
             return cls.of_folder(folder, folder, require_signature, student)
@@ -117,12 +88,8 @@ class Bundle:
         student: str | None = None,
     ) -> "Bundle":
         """`load` of a folder that errors call `shown`."""
-        from edgedd.bundles.manifest import manifest_fields, read_manifest
-
         content = read_manifest(folder / MANIFEST, shown / MANIFEST)
         if require_signature is not None:
-            from edgedd.bundles.signature import check
-
             check(content, folder / SIGNATURE, shown / SIGNATURE, require_signature)
         fields = manifest_fields(content, shown / MANIFEST)
         more = fields.pop("more_students")
@@ -133,6 +100,27 @@ class Bundle:
         bundle = cls(path=folder, **fields | more.get(student or "", {}))
         for name, wanted in bundle.files.items():
             _check_file(folder / name, shown / name, wanted)
+        return bundle
+
+    @classmethod
+    def _of_archive(cls, path: Path, require_signature: str | os.PathLike[str] | None, student: str | None) -> "Bundle":
+        """`load` of an archive: unpacked to a temporary folder, which goes when the Bundle does."""
+        import shutil
+        import tempfile
+
+        from edgedd.bundles.archive import cannot_unpack, unpack
+
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="edgedd."))
+        except OSError as error:
+            raise cannot_unpack(path, Path(tempfile.gettempdir()), error) from error
+        try:
+            unpack(path, folder)
+            bundle = cls.of_folder(folder, path, require_signature, student)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        weakref.finalize(bundle, shutil.rmtree, folder, ignore_errors=True)
         return bundle
 
     def file(self, name: str) -> Path:
@@ -184,19 +172,6 @@ class Bundle:
             return replace(load_target(self.file(TARGET)), name=self.target)
         except EdgeddError as error:
             raise BundleError(f"{error}: export the bundle again") from error
-
-
-def file_of(student: str, name: str) -> str:
-    """What the file `name`, such as TRAIN_STEP, of a further student is called."""
-    return f"{student}.{name}"
-
-
-def most_bytes(name: str) -> int | None:
-    """How many bytes a bundle's file of this name has at most; None when no bundle has such a file."""
-    student, _, file = name.partition(".")
-    if file in OF_EACH_STUDENT and STUDENT_NAME.fullmatch(student):
-        return MOST_BYTES[file]
-    return MOST_BYTES.get(name)
 
 
 def _manifest_of(folder: Path) -> bytes | None:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgedd.atomic import sync_folder
-from edgedd.bundles.bundle import MANIFEST, SIGNATURE, SIGNATURE_BYTES, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import MANIFEST, SIGNATURE, SIGNATURE_BYTES
 from edgedd.bundles.manifest import manifest_fields, read_manifest
 from edgedd.bundles.verification import verify
 from edgedd.errors import BundleError, EdgeddError, SettingError

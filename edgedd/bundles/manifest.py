@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgedd.bundles.bundle import (
+from edgedd.bundles.files import (
     MAX_MANIFEST,
     MOST_BYTES,
     MOST_STUDENTS,

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edgedd.bundles.bundle import SIGNATURE_BYTES
+from edgedd.bundles.files import SIGNATURE_BYTES
 from edgedd.errors import BundleError, MissingExtra, SettingError
 
 MAX_KEY_BYTES = 2**14

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgedd.bundles.bundle import (
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import (
     CARD,
     MANIFEST,
     PREDICT,
@@ -17,7 +18,6 @@ from edgedd.bundles.bundle import (
     TARGET,
     TRAIN_STEP,
     WEIGHTS,
-    Bundle,
     file_of,
 )
 from edgedd.errors import BundleError, EdgeddError

@@ -11,7 +11,8 @@ from typing import Any
 
 from edgedd.atomic import PARTIAL, exchange, only_writer, refuse_unwritable, sync_folder, write_bytes
 from edgedd.bundles.archive import archive_bytes
-from edgedd.bundles.bundle import ARCHIVE, MANIFEST, SIGNATURE, VERSION, Bundle, most_bytes
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE, MANIFEST, SIGNATURE, VERSION, most_bytes
 from edgedd.errors import SettingError
 
 

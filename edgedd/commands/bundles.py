@@ -19,7 +19,7 @@ StudentName = Annotated[str | None, typer.Option("--student", help="one of the b
 
 def archive_name(output: Path) -> Path:
     """The name of the file that `--zip` makes."""
-    from edgedd.bundles.bundle import ARCHIVE
+    from edgedd.bundles.files import ARCHIVE
 
     return output if output.name.endswith(ARCHIVE) else output.with_name(output.name + ARCHIVE)
 

@@ -22,7 +22,8 @@ import numpy as np
 import edgedd
 from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
-from edgedd.bundles.bundle import PREDICT, SET, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import PREDICT, SET, TRAIN_STEP
 from edgedd.bundles.writing import write_bundle
 from edgedd.device.planned_bundle import facts_of_bundle
 from edgedd.device.student import Student

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from edgedd.bundles.bundle import TRAIN_STEP
+from edgedd.bundles.files import TRAIN_STEP
 from edgedd.device.sessions import Sessions
 from edgedd.errors import BudgetError
 from edgedd.planning import memory_model

@@ -1,6 +1,7 @@
 """What the planner asks of a bundle's training graph, read by onnxruntime from the graph's metadata."""
 
-from edgedd.bundles.bundle import TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import TRAIN_STEP
 from edgedd.device.sessions import Runtime, Sessions
 from edgedd.errors import BundleError
 from edgedd.planning.placement import GraphFacts

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from edgedd.atomic import write_bytes
-from edgedd.bundles.bundle import SET
+from edgedd.bundles.files import SET
 from edgedd.device.rehearsal import MOST_BUFFER_BYTES, Rehearsal
 from edgedd.device.rehearsal_run import Run, Settings
 from edgedd.device.student import Student

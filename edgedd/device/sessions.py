@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedd.bundles.bundle import PREDICT, PREDICT_INT8, TRAIN_STEP, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import PREDICT, PREDICT_INT8, TRAIN_STEP
 from edgedd.errors import BundleError, SettingError
 from edgedd.parameters import ParameterSpec
 from edgedd.planning.machine import usable_cores

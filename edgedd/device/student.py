@@ -14,7 +14,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from edgedd.augmentation import Draw, draw, unchanged
-from edgedd.bundles.bundle import SET, WEIGHTS, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import SET, WEIGHTS
 from edgedd.device.batches import batches
 from edgedd.device.images import checked_batch, checked_labels, checked_rows, normalised
 from edgedd.device.sessions import Runtime, Sessions

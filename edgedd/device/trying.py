@@ -11,7 +11,8 @@ from functools import partial
 from json import loads
 from typing import Any
 
-from edgedd.bundles.bundle import SET, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import SET
 from edgedd.device.trial import HELD_OUT, Trial, left_out
 from edgedd.errors import SettingError
 from edgedd.synthetic_set import SyntheticSet

@@ -10,19 +10,9 @@ import numpy as np
 import onnx
 
 import edgedd
-from edgedd.bundles.bundle import (
-    CARD,
-    MOST_STUDENTS,
-    PREDICT,
-    PREDICT_INT8,
-    SET,
-    TARGET,
-    TRAIN_STEP,
-    WEIGHTS,
-    Bundle,
-    file_of,
-)
+from edgedd.bundles.bundle import Bundle
 from edgedd.bundles.card import card
+from edgedd.bundles.files import CARD, MOST_STUDENTS, PREDICT, PREDICT_INT8, SET, TARGET, TRAIN_STEP, WEIGHTS, file_of
 from edgedd.bundles.signature import read_private_key
 from edgedd.bundles.writing import refuse_other, write_bundle
 from edgedd.errors import ExportError, SettingError

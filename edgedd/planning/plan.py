@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import edgedd
-from edgedd.bundles.bundle import SET, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import SET
 from edgedd.errors import BudgetError, EdgeddError, MissingExtra, SettingError
 from edgedd.planning import planner
 from edgedd.planning.choice import Candidate, candidates

@@ -10,7 +10,8 @@ from typing import Any
 
 import edgedd
 from edgedd.atomic import refuse_unwritable, write_bytes
-from edgedd.bundles.bundle import ARCHIVE, Bundle
+from edgedd.bundles.bundle import Bundle
+from edgedd.bundles.files import ARCHIVE
 from edgedd.device import Student
 from edgedd.errors import MissingExtra, SettingError
 from edgedd.labelled_images import LabelledImages, load_data
