@@ -126,14 +126,17 @@ def test_hard_labels_stay(real: RealImages) -> None:
     assert torch.equal(synthetic.soft_labels(), torch.full((12, 3), 1 / 3))
 
 
-def test_as_many_and_as_wide_networks_as_the_minutes_allow() -> None:
+def test_as_many_and_as_wide_networks_as_the_minutes_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(images: int, **options: Any) -> tuple[int, int]:
         method = auto.sized(Snapshots(), Options(**options), (3, 32, 32), images)
         return method.networks, method.width
 
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert [chosen(880, minutes=minutes) for minutes in (1, 5, 10, None)] == [(1, 32), (2, 32), (4, 32), (4, 32)]
     assert chosen(880, minutes=60) == (4, 64) and chosen(100, minutes=120) == (4, 128)
     assert chosen(880, minutes=60, width=32) == (4, 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    assert chosen(880, minutes=10) == (4, 64) and chosen(880, minutes=30) == (4, 128)
     assert chosen(880, minutes=1, settings={"networks": "4"}) == (4, 32)
     assert chosen(880, minutes=5, device="cuda") == chosen(880, device="cuda") == (6, 128)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
@@ -33,7 +34,7 @@ GPU_NETWORKS = 6
 WIDTHS = (128, 64)  # wider networks make better sets, for narrow students too, where time is for enough iterations
 ENOUGH = 1000
 OVERHEAD = 200  # images: what an iteration costs besides its own; one of 80 took twice as long as their operations
-RATES = {"cpu": 1e11, "cuda": 1e13}  # operations a second that are counted on: two cores; a GPU that others share
+RATES = {"cpu": 9e10, "cuda": 1e13}  # operations a second that are counted on: of a thread; of a GPU that others share
 DISTILLING = 0.6  # of the minutes
 USUAL_MINUTES = 10
 CHOICE_STEPS, CLEAR = 600, 0.02
@@ -65,7 +66,8 @@ def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], imag
     unknown = minutes is None and options.device == "cpu"
     if unknown or options.width is not None or "width" in asked:
         return method
-    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * RATES[options.device]
+    rate = RATES[options.device] * (torch.get_num_threads() if options.device == "cpu" else 1)
+    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * rate
     fitting = (width for width in WIDTHS if _operations(replace(method, width=width), shape, images) < affordable)
     return replace(method, width=next(fitting, method.width))
 
