@@ -87,6 +87,23 @@ def other_students() -> str:
     return "\n".join([*lines, "", note])
 
 
+def loss_by_part() -> str:
+    """A line a part that was exchanged, the accuracy of each set beside the others."""
+    found = [result["rows"] for result in read_all("loss_by_part_")]
+    steps = {row["part"]: row["recipe"]["steps"] for rows in found for row in rows}
+    heads = [f"{rows[0]['command'].split()[2]}, {rows[0]['bytes']:,} bytes" for rows in found]
+    lines = [f"| trained on | steps | {' | '.join(heads)} |", f"|---|---|{'---|' * len(found)}"]
+    for part, count in steps.items():
+        values = [next((row["accuracies"] for row in rows if row["part"] == part), None) for rows in found]
+        cells = ["" if each is None else f"{100 * sum(each) / len(each):.1f} %" for each in values]
+        lines.append(f"| {part} | {count:,} | {' | '.join(cells)} |")
+    note = (
+        f"Validation accuracy of convnet3-w{found[0][0]['width']}, one training each by the set's recipe. All real "
+        "images have hard labels. Few: as many as the set has, with a teacher's labels; stored: in the set's bytes;"
+    )
+    return "\n".join([*lines, "", f"{note} {', '.join('`' + rows[0]['command'] + '`' for rows in found)}."])
+
+
 def _source(row: dict[str, Any]) -> Any:
     return row.get("file"), row.get("trained_on"), row["bytes"]
 

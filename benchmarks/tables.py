@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from accuracy_tables import accuracy_per_byte, other_students, stores
+from accuracy_tables import accuracy_per_byte, loss_by_part, other_students, stores
 from device_tables import epoch, memory, speed
 from docs_tables import continual, plan, prototyping, service
 from method_tables import ablations, cross_architecture, matching_speed, published_cells, trajectories
@@ -34,6 +34,7 @@ DOCS = {
     "docs/methods.md": {
         "other_students": other_students,
         "stores": stores,
+        "loss_by_part": loss_by_part,
         "ablations": ablations,
         "published_cells": published_cells,
         "cross_architecture": cross_architecture,

@@ -147,8 +147,8 @@ def main() -> None:
     command = f"python benchmarks/trajectory_methods.py {arguments.name} {Path(arguments.data).name} EXPERTS"
     command += f" --bytes {arguments.bytes} --seeds {arguments.seeds} --seconds {arguments.seconds:g}"
     command += f" --contenders {arguments.contenders}" if arguments.contenders != ",".join(CONTENDERS) else ""
-    facts: dict[str, Any] = {"data": arguments.name, "student": STUDENT, "recipe": bench.recipe.as_dict(), "width": WIDTH}
-    facts["experts"] = {"count": folder.count, "epochs": folder.epochs}
+    facts: dict[str, Any] = {"data": arguments.name, "student": STUDENT, "recipe": bench.recipe.as_dict()}
+    facts |= {"width": WIDTH, "experts": {"count": folder.count, "epochs": folder.epochs}}
     for budget in map(int, arguments.bytes.split(",")):
         for seed in range(arguments.seeds):
             for name in arguments.contenders.split(","):
