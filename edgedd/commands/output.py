@@ -201,7 +201,7 @@ def print_demo(result: Row, as_json: bool) -> None:
     rows = [
         (row["what"], f"{row['bytes']:,}", row["ipc"], percent(row["accuracy"]), row["seeds"]) for row in result["rows"]
     ]
-    title = f"digits, student {result['student']}, trained in onnxruntime; {result['seconds']:.0f} s in all"
+    title = f"digits, {result['student']} trained in onnxruntime; {result['seconds']:.0f} s in all"
     print_table(title, ("trained on", "bytes", "ipc", "test accuracy", "seeds"), rows)
     for name, path in result["files"].items():
         print(printable(f"{name}: {path}"))
