@@ -1,8 +1,9 @@
-"""The tables of accuracy per byte, from benchmarks/results/accuracy_per_byte_*.json."""
+"""The tables of accuracy per byte, and of where it is lost, from benchmarks/results."""
 
 import math
 import re
 from collections.abc import Callable
+from statistics import mean
 from typing import Any
 
 from stored import read_all
@@ -89,19 +90,22 @@ def other_students() -> str:
 
 def loss_by_part() -> str:
     """A line a part that was exchanged, the accuracy of each set beside the others."""
-    found = [result["rows"] for result in read_all("loss_by_part_")]
-    steps = {row["part"]: row["recipe"]["steps"] for rows in found for row in rows}
-    heads = [f"{rows[0]['command'].split()[2]}, {rows[0]['bytes']:,} bytes" for rows in found]
+    results = read_all("loss_by_part_")
+    found = [{row["part"]: row for row in result["rows"]} for result in results]
+    steps = {part: row["recipe"]["steps"] for rows in found for part, row in rows.items()}
+    firsts = [result["rows"][0] for result in results]
+    heads = [f"{result['data']}, {row['bytes']:,} bytes" for result, row in zip(results, firsts, strict=True)]
     lines = [f"| trained on | steps | {' | '.join(heads)} |", f"|---|---|{'---|' * len(found)}"]
     for part, count in steps.items():
-        values = [next((row["accuracies"] for row in rows if row["part"] == part), None) for rows in found]
-        cells = ["" if each is None else f"{100 * sum(each) / len(each):.1f} %" for each in values]
+        cells = [f"{100 * mean(rows[part]['accuracies']):.1f} %" if part in rows else "" for rows in found]
         lines.append(f"| {part} | {count:,} | {' | '.join(cells)} |")
+    trainings = sorted({len(row["accuracies"]) for rows in found for row in rows.values()})
     note = (
-        f"Validation accuracy of convnet3-w{found[0][0]['width']}, one training each by the set's recipe. All real "
-        "images have hard labels. Few: as many as the set has, with a teacher's labels; stored: in the set's bytes;"
+        f"Validation accuracy of convnet3-w{firsts[0]['width']} by the set's recipe, mean of trainings "
+        f"({' or '.join(map(str, trainings))} each). All real images have hard labels. Few: as many as the set has, "
+        "with a teacher's labels; stored: in the set's bytes;"
     )
-    return "\n".join([*lines, "", f"{note} {', '.join('`' + rows[0]['command'] + '`' for rows in found)}."])
+    return "\n".join([*lines, "", f"{note} {', '.join('`' + row['command'] + '`' for row in firsts)}."])
 
 
 def _source(row: dict[str, Any]) -> Any:

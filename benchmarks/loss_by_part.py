@@ -139,7 +139,9 @@ def main() -> None:
             done["accuracies"].append(round(parts.accuracy(recipe, images(), seed), 4))
             done["seconds"] = round(done["seconds"] + time.perf_counter() - begun, 1)
             print(f"{part}: {done['accuracies']}, {done['seconds']} s", flush=True)
-            write_bytes(path, json.dumps({"rows": rows, **surroundings()}, indent=1).encode() + b"\n")
+            write_bytes(
+                path, json.dumps({"data": arguments.name, "rows": rows, **surroundings()}, indent=1).encode() + b"\n"
+            )
 
 
 if __name__ == "__main__":
