@@ -33,17 +33,19 @@ def described(file: str, synthetic: edgedd.SyntheticSet) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]], students: list[str]) -> list[dict[str, Any]]:
-    """A line a set: mean accuracy, spread and trainings of each student, and the largest drop from the first."""
+    """A line a set and length: mean accuracy, spread and trainings of each student, the largest drop from the first."""
     lines = []
-    for name in dict.fromkeys(row["file"] for row in rows):
+    for name, epochs in dict.fromkeys((row["file"], row["epochs"]) for row in rows):
+        same = [row for row in rows if (row["file"], row["epochs"]) == (name, epochs)]
         found: dict[str, Any] = {}
         for student in students:
-            values = [row["accuracy"] for row in rows if (row["file"], row["student"]) == (name, student)]
+            values = [row["accuracy"] for row in same if row["student"] == student]
             if values:
                 spread = round(statistics.stdev(values), 4) if len(values) > 1 else None
                 found[student] = {"accuracy": round(statistics.fmean(values), 4), "spread": spread, "n": len(values)}
         means = [found[student]["accuracy"] for student in students if student in found]
-        lines.append({"file": name, "students": found, "largest_drop": round(means[0] - min(means), 4)})
+        drop = round(means[0] - min(means), 4)
+        lines.append({"file": name, "epochs": epochs, "students": found, "largest_drop": drop})
     return lines
 
 
@@ -74,9 +76,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = stored["rows"]
     sets = {known["file"]: known for known in stored["sets"]}
     students = list(dict.fromkeys(stored["students"] + arguments.students))
-    done = {(row["file"], row["student"], row["seed"]) for row in rows}
+    done = {(row["file"], row["epochs"], row["student"], row["seed"]) for row in rows}
     wanted = itertools.product(arguments.sets, range(arguments.seeds), arguments.students)
-    for file, seed, student in [w for w in wanted if (w[0].name, w[2], w[1]) not in done]:
+    for file, seed, student in [w for w in wanted if (w[0].name, arguments.epochs, w[2], w[1]) not in done]:
         synthetic, begun = edgedd.SyntheticSet.load(file), time.perf_counter()
         sets[file.name] = described(file.name, synthetic)
         how = {"recipe": "vico", "epochs": arguments.epochs}
