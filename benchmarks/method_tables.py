@@ -101,6 +101,37 @@ def _pace(method: str, ours: dict[str, Any], theirs: dict[str, Any], times: str)
     return f"| {method} | {seconds[0]:.2f} | {seconds[1]:.2f} | {times} | {mib[0]} | {mib[1]} |"
 
 
+def trajectory_speed() -> str:
+    """What an outer iteration and experts take beside plain loops."""
+    result = read("trajectory_speed")
+    outer, experts = (result["results"][part] for part in ("outer", "experts"))
+
+    def line(what: str, part: dict[str, Any], key: str, form: str, ratio: str) -> str:
+        ours, theirs = (format(part[kind][key], form) for kind in ("edgedd", "eager"))
+        return f"| {what} | {ours} | {theirs} | {ratio} |"
+
+    over_start, peak = (f"{outer[ratio]:.1f}" for ratio in ("memory_over_start_ratio", "memory_ratio"))
+    epochs = _spread(experts["ratios"])
+    lines = [
+        "| what | edgedd | plain loop | ratio |",
+        "|---|---|---|---|",
+        line("seconds an outer iteration", outer, "seconds", ".1f", _spread(outer["ratios"])),
+        line("MiB that it takes", outer, "peak_over_start_mib", ",.0f", over_start),
+        line("MiB of the process", outer, "peak_mib", ",.0f", peak),
+        line("network-epochs of experts an hour", experts, "network_epochs_per_hour", ".0f", epochs),
+    ]
+    about = (
+        f"MTT, one image a class, {result['inner_steps']} inner steps of ConvNet-3 of width {result['width']} on "
+        f"3x32x32; median and extremes of {result['rounds']} paired rounds. {result['threads']} cores of "
+        f"{result['processor']}, {'with' if result['bfloat16'] else 'without'} bfloat16; `{result['command']}`."
+    )
+    return "\n".join([*lines, "", about])
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+
+
 def trajectories() -> str:
     """Accuracy at equal bytes, a line a data set, budget and method, the best first."""
     lines = ["| data | bytes | method | test accuracy | trainings | seconds |", "|---|---|---|---|---|---|"]

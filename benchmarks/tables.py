@@ -11,7 +11,14 @@ from pathlib import Path
 from accuracy_tables import accuracy_per_byte, loss_by_part, other_students, stores
 from device_tables import epoch, memory, speed
 from docs_tables import continual, plan, prototyping, service
-from method_tables import ablations, cross_architecture, matching_speed, published_cells, trajectories
+from method_tables import (
+    ablations,
+    cross_architecture,
+    matching_speed,
+    published_cells,
+    trajectories,
+    trajectory_speed,
+)
 from stored import read
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +47,7 @@ DOCS = {
         "cross_architecture": cross_architecture,
         "matching_speed": matching_speed,
         "trajectories": trajectories,
+        "trajectory_speed": trajectory_speed,
     },
     "docs/targets.md": {"plan": plan},
 }

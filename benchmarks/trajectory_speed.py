@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from surroundings import surroundings
 
+from edgedd.distillation.compute import multiplies_bfloat16
+
 RESULTS = Path(__file__).parent / "results" / "trajectory_speed.json"
 SHAPE, CLASSES, BATCH, EPOCH_IMAGES = (3, 32, 32), 10, 256, 45_000
 KINDS = ("edgedd", "eager")
@@ -236,7 +238,10 @@ def main() -> None:
         return
     settings = {name: getattr(arguments, name) for name in ("threads", "width", "inner_steps")}
     results = {part: compare(part, settings, arguments.rounds) for part in arguments.parts}
-    text = json.dumps({**surroundings(), **settings, "rounds": arguments.rounds, "results": results}, indent=1)
+    command = f"python benchmarks/trajectory_speed.py --rounds {arguments.rounds} --threads {arguments.threads}"
+    about = {"command": f"{command} --inner-steps {arguments.inner_steps}", **surroundings()}
+    about["bfloat16"] = multiplies_bfloat16(compiled=True)
+    text = json.dumps({**about, **settings, "rounds": arguments.rounds, "results": results}, indent=1)
     arguments.output.write_text(text + "\n")
     print(text)
 
