@@ -132,6 +132,7 @@ def test_as_many_and_as_wide_networks_as_the_minutes_allow(monkeypatch: pytest.M
         return method.networks, method.width
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(auto, "multiplies_bfloat16", lambda compiled: compiled)
     assert [chosen(880, minutes=minutes) for minutes in (1, 5, 10, None)] == [(1, 32), (2, 32), (4, 32), (4, 32)]
     assert chosen(880, minutes=60) == (4, 64) and chosen(100, minutes=120) == (4, 128)
     assert chosen(880, minutes=60, width=32) == (4, 32)
@@ -139,6 +140,8 @@ def test_as_many_and_as_wide_networks_as_the_minutes_allow(monkeypatch: pytest.M
     assert chosen(880, minutes=10) == (4, 64) and chosen(880, minutes=30) == (4, 128)
     assert chosen(880, minutes=1, settings={"networks": "4"}) == (4, 32)
     assert chosen(880, minutes=5, device="cuda") == chosen(880, device="cuda") == (6, 128)
+    monkeypatch.setattr(auto, "multiplies_bfloat16", lambda compiled: False)
+    assert chosen(880, minutes=10) == (4, 32) and chosen(880, minutes=30) == (4, 64)
 
 
 @pytest.mark.parametrize("alike", [True, False])

@@ -16,6 +16,7 @@ import torch
 
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
+from edgedd.distillation.compute import multiplies_bfloat16
 from edgedd.distillation.options import Options
 from edgedd.distillation.recipe_search import Search, Validation
 from edgedd.distillation.selection import Selection
@@ -35,6 +36,7 @@ WIDTHS = (128, 64)  # wider networks make better sets, for narrow students too, 
 ENOUGH = 1000
 OVERHEAD = 200  # images: what an iteration costs besides its own; one of 80 took twice as long as their operations
 RATES = {"cpu": 9e10, "cuda": 1e13}  # operations a second that are counted on: of a thread; of a GPU that others share
+FLOAT32 = 0.5  # of a processor's, where it does not multiply bfloat16
 DISTILLING = 0.6  # of the minutes
 USUAL_MINUTES = 10
 CHOICE_STEPS, CLEAR = 600, 0.02
@@ -66,10 +68,16 @@ def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], imag
     unknown = minutes is None and options.device == "cpu"
     if unknown or options.width is not None or "width" in asked:
         return method
-    rate = RATES[options.device] * (torch.get_num_threads() if options.device == "cpu" else 1)
-    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * rate
+    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * _rate(options.device)
     fitting = (width for width in WIDTHS if _operations(replace(method, width=width), shape, images) < affordable)
     return replace(method, width=next(fitting, method.width))
+
+
+def _rate(device: str) -> float:
+    """Operations a second that are counted on."""
+    if device == "cuda":
+        return RATES[device]
+    return RATES[device] * torch.get_num_threads() * (1 if multiplies_bfloat16(compiled=True) else FLOAT32)
 
 
 def _operations(method: Snapshots, shape: tuple[int, int, int], images: int) -> float:

@@ -52,7 +52,7 @@ class Compute:
             if compiled and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
                 log.warning("no C++ compiler found: running eagerly, about half as fast; install g++ to compile")
                 compiled = False
-        return cls(torch.device(device), device == "cuda" or _multiplies_bfloat16(compiled), compiled)
+        return cls(torch.device(device), device == "cuda" or multiplies_bfloat16(compiled), compiled)
 
     @classmethod
     def for_work(cls, device: str, flops: float) -> "Compute":
@@ -94,7 +94,8 @@ def within_memory() -> Iterator[None]:
         ) from error
 
 
-def _multiplies_bfloat16(compiled: bool) -> bool:
+def multiplies_bfloat16(compiled: bool) -> bool:
+    """Whether this processor does so in hardware, faster than float32, in passes that are compiled or not."""
     supported = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(supported.get(name) for name in ("amx_bf16", "amx_tile", *(["avx512_bf16"] if compiled else [])))
 
