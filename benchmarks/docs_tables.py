@@ -86,8 +86,8 @@ def prototyping() -> str:
     for result in read_all("prototyping_"):
         for found in sorted(result["summary"], key=lambda found: result["sets"][found["set"]]["bytes"]):
             about = result["sets"][found["set"]]
-            name = about["command"].split()[2]
             figures = (about["steps"], found["students"], found["spearman"], found["spearman_least_without_one"])
-            lines.append(f"| {name} | {about['bytes']:,} | {about['ipc']} | {' | '.join(map(str, figures))} |")
+            cells = [result["data"], f"{about['bytes']:,}", str(about["ipc"]), *map(str, figures)]
+            lines.append(f"| {' | '.join(cells)} |")
             commands.append(f"`{about['command']}`")
     return "\n".join([*lines, "", f"One training of each network on each. {', '.join(commands)}."])

@@ -171,7 +171,7 @@ def main() -> None:
         row = {"student": name, "on": on, "seed": seed, "accuracy": accuracy}
         rows.append(row | {"seconds": round(time.perf_counter() - begun, 1)})
         lines = [summary(rows, file) for file in sets]
-        result = {"summary": lines, "epochs": arguments.epochs, "sets": sets, "rows": rows}
+        result = {"summary": lines, "data": arguments.name, "epochs": arguments.epochs, "sets": sets, "rows": rows}
         write_bytes(path, json.dumps(result, indent=1).encode() + b"\n")
         print(rows[-1], lines[-1].get("spearman"), flush=True)
 
