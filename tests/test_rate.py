@@ -142,6 +142,41 @@ def test_a_trained_set_is_brought_within_the_bytes_at_its_step() -> None:
     assert not new[old != new].any()
 
 
+def test_values_that_the_price_holds_at_the_edge_are_dropped_one_by_one() -> None:
+    synthetic = started(12, step=1.5)
+    values, edge = synthetic.factors["coefficients"], 1.5 * rate.DEAD_ZONE
+    with torch.no_grad():
+        ones = (values.abs() >= edge) & (values.abs() < edge + 1.5)
+        nearly = edge + torch.linspace(1e-5, 2e-4, int(ones.sum()))
+        values[ones] = torch.sign(values[ones]) * nearly
+    budget = stored(synthetic).nbytes - 40
+    compact_budget.trim(synthetic, lambda: stored(synthetic).nbytes, budget)
+    assert budget - 4 <= stored(synthetic).nbytes <= budget
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_bytes_that_labels_leave_go_to_a_finer_step(rounded: bool) -> None:
+    synthetic = started(60)
+    with torch.no_grad():
+        synthetic.label_logits.copy_(torch.linspace(-1, 1, 60)[:, None] * torch.tensor([1.0, -1.0]))
+    budget, price = 2500, rate.Rate(2000.0)
+    compact_budget.fit_step(synthetic, lambda: stored(synthetic).nbytes, budget)
+    coarse = synthetic.step or 0.0
+    if rounded:
+        synthetic.fit_scales()
+    with torch.no_grad():
+        synthetic.label_logits.copy_(20 * torch.eye(2).repeat(30, 1))
+    common = (synthetic, lambda: stored(synthetic).nbytes, budget + 100)
+    compact_budget.steer(price, 150, *common)
+    assert synthetic.step == coarse and price.target_bytes == 2000
+    compact_budget.steer(price, 200, *common)
+    assert (synthetic.step or 0.0) < coarse
+    assert 0.97 * (budget + 100) <= stored(synthetic).nbytes <= budget + 100
+    assert price.target_bytes == pytest.approx(rate.code_bytes(synthetic), rel=0.04)
+    if rounded:
+        assert np.allclose(stored(synthetic).images(slice(None)), synthetic.images().detach().numpy(), atol=1e-4)
+
+
 def test_a_budget_below_the_rest_of_the_file_is_refused() -> None:
     synthetic = started()
     with pytest.raises(BudgetError, match="raise it or lower ipc"):

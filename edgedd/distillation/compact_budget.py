@@ -1,5 +1,6 @@
 """A set for the compact file: the step with which it fits a number of bytes, and the price that keeps it there."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ STEP = 2.5
 WIDEN = 1.01
 MOST_CODE = 120  # of 8 bits, with room to grow
 STEER_EVERY = 200
+FILLED = 0.98
 
 
 def fit_step(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -> None:
@@ -43,7 +45,8 @@ def trim(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) ->
     """Bring a set that was optimised at its step within the budget, at the same step.
 
     The price of bits leaves many values just above where they would become 0, so that a step a little wider drops a
-    third of all codes. Instead codes of 1 become 0, from the smallest values up, as many as must. Raises BudgetError.
+    third of all codes. Instead codes of 1 become 0, from the smallest values up, as many as must: one by one, for those
+    that the price has held at the edge differ in their last digits. Raises BudgetError.
     """
     step, trained = synthetic.step or STEP, [values.detach().clone() for values in synthetic.stepped()]
 
@@ -54,11 +57,11 @@ def trim(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) ->
         return size() <= budget_bytes
 
     if not drop(0.0):
-        low, high = rate.DEAD_ZONE * step, (1 + rate.DEAD_ZONE) * step
-        for _ in range(12):
-            middle = (low + high) / 2
-            low, high = (low, middle) if drop(middle) else (middle, high)
-        drop(high)
+        most = (1 + rate.DEAD_ZONE) * step
+        magnitudes = torch.cat([values.abs().flatten() for values in trained])
+        ones = magnitudes[(magnitudes >= rate.DEAD_ZONE * step) & (magnitudes < most)].sort().values
+        limits = [*ones.tolist(), most]
+        drop(limits[bisect_left(range(len(limits) - 1), True, key=lambda count: drop(limits[count]))])
     widen(synthetic, size, budget_bytes)
 
 
@@ -71,9 +74,26 @@ def widen(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -
         synthetic.step = float(np.float16((synthetic.step or STEP) * WIDEN * over))
 
 
-def steering(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int | None) -> Rate:
-    """The price of bits that leads the codes to what the rest of the file leaves; with no budget, to what they take."""
+def target(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int | None) -> float:
+    """Bytes that the rest of the file leaves to the codes; with no budget, those that they take."""
     now = rate.code_bytes(synthetic)
-    if budget_bytes is None:
-        return Rate(now)
-    return Rate(max(0.1 * budget_bytes, budget_bytes - (size() - now)))
+    return now if budget_bytes is None else max(0.1 * budget_bytes, budget_bytes - (size() - now))
+
+
+def steer(price: Rate, iteration: int, synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -> None:
+    """After the first iteration, which may label anew, and now and then: lead the codes to what is left to them.
+
+    Labels grow surer as images move, and take fewer bytes than when the step was fitted. Values that move by small
+    parts of a step a time do not fill what that leaves: where codes take less than FILLED of it the step becomes finer.
+    """
+    if iteration != 1 and iteration % STEER_EVERY:
+        return
+    price.target_bytes, before = target(synthetic, size, budget_bytes), synthetic.step
+    if rate.code_bytes(synthetic) > FILLED * price.target_bytes:
+        return
+    try:
+        fit_step(synthetic, size, budget_bytes)
+    except BudgetError:
+        synthetic.step = before
+    if synthetic.scales:
+        synthetic.fit_scales()

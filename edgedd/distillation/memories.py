@@ -16,6 +16,7 @@ from edgedd.distillation import compact_budget, networks
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import Length, Loop
 from edgedd.distillation.methods import method_named
+from edgedd.distillation.rate import Rate
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.selection import herd, nearest_to_centres
 from edgedd.distillation.teacher import HARD_LOGIT
@@ -148,7 +149,7 @@ def distilled(task: Task, keeping: Keeping) -> SyntheticSet:
         return task.stored(synthetic, keeping.recipe).nbytes
 
     if synthetic.step is not None:
-        loop.rate = compact_budget.steering(synthetic, size, keeping.bytes)
+        loop.rate = Rate(compact_budget.target(synthetic, size, keeping.bytes))
     loop.run(Length(keeping.iterations), None, None)
     if synthetic.step is not None:
         compact_budget.trim(synthetic, size, keeping.bytes)

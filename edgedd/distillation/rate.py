@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EVERY = 10
 START = 0.1
-OFF, CHANGE, MOST = 0.2, 2.0, 0.3
+OFF, CHANGE, MOST = 1.0, 2.0, 0.3
 DEAD_ZONE = 0.6  # magnitudes below this share of a step become 0, where rounding to the nearest has 0.5
 
 

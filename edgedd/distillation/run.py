@@ -25,6 +25,7 @@ from edgedd.distillation.gains import Gains
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
 from edgedd.distillation.method_options import chooses_augmentation, method_of
 from edgedd.distillation.options import Options
+from edgedd.distillation.rate import Rate
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.teacher import Teacher
 from edgedd.distillation.trainable_set import TrainableSet
@@ -181,14 +182,14 @@ class Distillation:
         if chooses_augmentation(self.method):
             self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
         if self.auto:
-            step = synthetic.step if saved is None else saved["set"]["step"]
+            step = synthetic.step if saved is None else saved["start"]["step"]
             self.method = auto.paced(self.method, step, self.options.settings)  # type: ignore[arg-type]
         generator = np.random.default_rng([self.options.seed, 2])
         loop = Loop(synthetic, self.method, self.real, self.compute, generator)
         if self.compact:
             synthetic.step = synthetic.step or compact_budget.STEP
             size = partial(self.filing.most_bytes, synthetic)
-            loop.rate = compact_budget.steering(synthetic, size, self.options.bytes)
+            loop.rate = Rate(compact_budget.target(synthetic, size, self.options.bytes))
         if self.auto:
             loop.start = synthetic.copied()
             if saved is None:
@@ -204,10 +205,10 @@ class Distillation:
 
     def _watch(self, loop: Loop) -> None:
         """Between iterations: lead the codes to what the labels leave of the bytes; `auto` looks whether it gains."""
-        synthetic = loop.synthetic
-        if loop.rate and self.options.bytes and loop.iteration % compact_budget.STEER_EVERY == 0:
-            new = compact_budget.steering(synthetic, partial(self.filing.most_bytes, synthetic), self.options.bytes)
-            loop.rate.target_bytes = new.target_bytes
+        synthetic, budget = loop.synthetic, self.options.bytes
+        if loop.rate and budget:
+            size = partial(self.filing.most_bytes, synthetic)
+            compact_budget.steer(loop.rate, loop.iteration, synthetic, size, budget)
         if self.auto:
             self._gains(loop)
 
