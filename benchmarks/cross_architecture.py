@@ -44,7 +44,7 @@ def summary(rows: list[dict[str, Any]], students: list[str]) -> list[dict[str, A
                 spread = round(statistics.stdev(values), 4) if len(values) > 1 else None
                 found[student] = {"accuracy": round(statistics.fmean(values), 4), "spread": spread, "n": len(values)}
         means = [found[student]["accuracy"] for student in students if student in found]
-        drop = round(means[0] - min(means), 4)
+        drop = round(means[0] - min(means), 4) if len(means) > 1 else None
         lines.append({"file": name, "epochs": epochs, "students": found, "largest_drop": drop})
     return lines
 

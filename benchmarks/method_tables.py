@@ -56,14 +56,17 @@ def cross_architecture() -> str:
     """A line a set: test accuracy of each student, and the largest drop from the first."""
     result = read("cross_architecture_cifar10")
     students, sets = result["students"], {known["file"]: known for known in result["sets"]}
-    head = [f"| set | {' | '.join(students)} | largest drop |", f"|---|{'---|' * len(students)}---|"]
+    head = [f"| set | iterations | epochs | {' | '.join(students)} | largest drop |"]
+    head.append(f"|---|---|---|{'---|' * len(students)}---|")
     lines = []
     for row in result["summary"]:
         found = row["students"]
         cells = [f"{_percent(found[s])} ({found[s]['n']})" if s in found else "" for s in students]
         about = sets[row["file"]]
         name = f"{about['provenance']['method']}, {about['ipc']} images a class"
-        lines.append(f"| {name} | {' | '.join(cells)} | {100 * row['largest_drop']:.1f} |")
+        cells = [f"{about['provenance']['iterations']:,}", f"{row['epochs']:,}", *cells]
+        drop = "" if row["largest_drop"] is None else f"{100 * row['largest_drop']:.1f}"
+        lines.append(f"| {name} | {' | '.join([*cells, drop])} |")
     commands = ", ".join(f"`{command}`" for command in dict.fromkeys(row["command"] for row in result["rows"]))
     note = f"CIFAR-10, mean and sample deviation, in brackets trainings, by the papers' evaluation; {commands}."
     return "\n".join([*head, *lines, "", note])

@@ -167,9 +167,9 @@ def test_bytes_that_labels_leave_go_to_a_finer_step(rounded: bool) -> None:
     with torch.no_grad():
         synthetic.label_logits.copy_(20 * torch.eye(2).repeat(30, 1))
     common = (synthetic, lambda: stored(synthetic).nbytes, budget + 100)
-    compact_budget.steer(price, 150, *common)
-    assert synthetic.step == coarse and price.target_bytes == 2000
     compact_budget.steer(price, 200, *common)
+    assert synthetic.step == coarse and price.target_bytes == 2000
+    compact_budget.steer(price, 201, *common)
     assert (synthetic.step or 0.0) < coarse
     assert 0.97 * (budget + 100) <= stored(synthetic).nbytes <= budget + 100
     assert price.target_bytes == pytest.approx(rate.code_bytes(synthetic), rel=0.04)

@@ -15,7 +15,7 @@ AIM = 0.985  # of the budget: what a set may take as it starts, since its codes'
 STEP = 2.5
 WIDEN = 1.01
 MOST_CODE = 120  # of 8 bits, with room to grow
-STEER_EVERY = 200
+STEER_EVERY = 100
 FILLED = 0.98
 
 
@@ -81,12 +81,12 @@ def target(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int |
 
 
 def steer(price: Rate, iteration: int, synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -> None:
-    """After the first iteration, which may label anew, and now and then: lead the codes to what is left to them.
+    """Every STEER_EVERY iterations, from the first on, as methods label anew: lead the codes to what is left to them.
 
     Labels grow surer as images move, and take fewer bytes than when the step was fitted. Values that move by small
     parts of a step a time do not fill what that leaves: where codes take less than FILLED of it the step becomes finer.
     """
-    if iteration != 1 and iteration % STEER_EVERY:
+    if iteration % STEER_EVERY != 1:
         return
     price.target_bytes, before = target(synthetic, size, budget_bytes), synthetic.step
     if rate.code_bytes(synthetic) > FILLED * price.target_bytes:
