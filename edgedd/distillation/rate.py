@@ -76,7 +76,9 @@ class Rate:
     def adapt(self, measured_bytes: float) -> None:
         """Raise or lower the price as the codes take more or less than the target, and as they come to take more.
 
-        A controller with a term of the change: Adam answers late, and would otherwise swing about the target.
+        A controller with a term of the change: Adam answers late, and would otherwise swing about the target. It has to
+        be fast: as rounding begins codes grow by a fifth, and what is too much at the end is cut off. With OFF at 0.2
+        runs of 600 and 800 iterations lost 2.2 points (CIFAR-10) and 0.9 (Fashion-MNIST; auto_choices*.json, "price").
         """
         measured = max(measured_bytes, 1.0)
         off, change = math.log(measured / self.target_bytes), math.log(measured / (self.before or measured))
