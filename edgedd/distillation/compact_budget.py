@@ -16,7 +16,7 @@ STEP = 2.5
 WIDEN = 1.01
 MOST_CODE = 120  # of 8 bits, with room to grow
 STEER_EVERY = 100
-FILLED = 0.98
+UNUSED = 0.02
 
 
 def fit_step(synthetic: TrainableSet, size: Callable[[], int], budget_bytes: int) -> None:
@@ -84,16 +84,18 @@ def steer(price: Rate, iteration: int, synthetic: TrainableSet, size: Callable[[
     """Every STEER_EVERY iterations, from the first on, as methods label anew: lead the codes to what is left to them.
 
     Labels grow surer as images move, and take fewer bytes than when the step was fitted. Values that move by small
-    parts of a step a time do not fill what that leaves: where codes take less than FILLED of it the step becomes finer.
+    parts of a step a time do not fill what that leaves: where it is more than UNUSED of the budget the step becomes
+    finer.
     """
     if iteration % STEER_EVERY != 1:
         return
     price.target_bytes, before = target(synthetic, size, budget_bytes), synthetic.step
-    if rate.code_bytes(synthetic) > FILLED * price.target_bytes:
+    if price.target_bytes - rate.code_bytes(synthetic) < UNUSED * budget_bytes:
         return
     try:
         fit_step(synthetic, size, budget_bytes)
     except BudgetError:
         synthetic.step = before
+    price.target_bytes = target(synthetic, size, budget_bytes)
     if synthetic.scales:
         synthetic.fit_scales()
