@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("numpy", "onnxruntime", "safetensors", "torch", "tensorly", "scikit-learn")
+RESULTS_ASIDE = ":(exclude,top)benchmarks/results"  # rows that a run has written say nothing of the code
 
 
 def surroundings(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, versions and commit, and the GPU where one computes; `dirty` when the tree had changes."""
+    """Processor, cores, versions and commit, and the GPU where one computes; `dirty`: changed files besides results."""
     return _gpu(device) | {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", RESULTS_ASIDE)),
     }
 
 
