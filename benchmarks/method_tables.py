@@ -89,10 +89,19 @@ def matching_speed() -> str:
     commands = " and ".join(f"`{result['command']}`" for result in (distribution, gradient))
     note = (
         "ConvNet-3 of width 128 on 3x32x32, ten classes, 10 synthetic and 256 real images each, 2 threads; medians and "
-        f"quartiles of paired rounds (dcc: extremes). {distribution['cores']} cores of {distribution['processor']}; "
-        f"{commands}."
+        f"quartiles of paired rounds (dcc: extremes). {_rounding(distribution['precision'])} {distribution['cores']} "
+        f"cores of {distribution['processor']}; {commands}."
     )
     return "\n".join([*lines, "", note])
+
+
+def _rounding(found: dict[str, float]) -> str:
+    loss, another = (f"{100 * found[key]:.2g} %" for key in ("loss_changes_by", "loss_changes_by_another_batch"))
+    return (
+        f"Ours in bfloat16: beside float32 it changes the loss of dm by {loss}, and its gradient to a cosine of "
+        f"{found['gradient_cosine']:.3f}; another batch of real images does by {another} and to "
+        f"{found['gradient_cosine_of_another_batch']:.3f}."
+    )
 
 
 def _pace(method: str, ours: dict[str, Any], theirs: dict[str, Any], times: str) -> str:
