@@ -194,3 +194,20 @@ def test_the_command_prints_the_set_and_baselines_within_its_bytes(
         assert row["labels"] in ("hard", "teacher")
     by_name = {row["storage"]: row["ipc"] for row in rows[1:]}
     assert by_name["uint8"] < by_name.get("2-bit", 8) < by_name["webp"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_progress_ends_at_what_it_counted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+
+    def on_step(stage: str, done: int, total: int, loss: float | None) -> None:
+        if stage == "baselines":
+            told.append((done, total))
+
+    contest = search.BaselineSearch(tiny_images(count=90, shape=(3, 16, 16), num_classes=3), 0, on_step)
+    for name in ("2-bit", "down-scaled"):  # one setting, and several
+        told.clear()
+        counted: list[int] = []
+        monkeypatch.setattr(search.BaselineSearch, "_count", lambda it, kept=counted: kept.append(1))
+        list(contest.run(search.Wanted(4000, (name,), search_recipe=False)))
+        assert told == [(len(counted), len(counted))]

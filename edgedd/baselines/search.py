@@ -218,5 +218,6 @@ def _trials(settings: Sequence[Store], shape: tuple[int, int, int], wanted: Want
     mine = sum(len(g) + FINALISTS for g in groups if len(g) > 1)
     if len(groups) > 1:  # only the qualities at one size
         mine -= len(groups[1]) - len(groups[1]) // len(groups[0])
+    mine = mine or 1  # one setting alone is first tested beside its hard labels
     searched = recipe_search.recipe_trials(*shape[1:], wide=True) if wanted is None or wanted.search_recipe else 0
     return mine + 1 + FINALISTS + len(SELECTIONS) - 1 + FINALISTS + searched
