@@ -20,7 +20,7 @@ demo: $(DEMO_STAMP)
 	$(BIN)/edgedd demo
 
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist worksteal
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check
