@@ -77,6 +77,13 @@ def run(data_path: str, pair: str, side: int, seeds: list[int]) -> None:
         print(json.dumps(row), flush=True)
 
 
+def what(pair: str, side: int) -> tuple[int, str, str]:
+    """What is run: iterations, method, settings. Pairs that have a side in common share its runs."""
+    iterations, *sides = PAIRS[pair]
+    method, settings = sides[side]
+    return iterations, method, json.dumps(settings, sort_keys=True)
+
+
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A line a pair: means and sample deviations of both sides, and of the difference by seed."""
     import numpy as np
@@ -84,7 +91,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for pair in PAIRS:
         sides: list[dict[int, float]] = [
-            {r["seed"]: r["accuracy"] for r in rows if r["pair"] == pair and r["side"] == side} for side in (0, 1)
+            {r["seed"]: r["accuracy"] for r in rows if what(r["pair"], r["side"]) == what(pair, side)}
+            for side in (0, 1)
         ]
         seeds = sorted(sides[0].keys() & sides[1].keys())
         if not seeds:
@@ -96,13 +104,6 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             line |= {name: round(float(values.mean()), 5), f"{name}_spread": round(spread, 5)}
         lines.append(line)
     return lines
-
-
-def shared(rows: list[dict[str, Any]], pair: str, side: int) -> list[dict[str, Any]]:
-    """The rows that other pairs have of this side: same method, settings and iterations."""
-    iterations, *sides = PAIRS[pair]
-    same = [r for r in rows if (r["method"], r["settings"]) == sides[side] and PAIRS[r["pair"]][0] == iterations]
-    return [r | {"pair": pair, "side": side} for r in same if r["pair"] != pair]
 
 
 def main() -> None:
@@ -120,19 +121,16 @@ def main() -> None:
         return
     path = RESULTS / f"ablations_{arguments.name}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
-    finished = {(r["pair"], r["side"], r["seed"]) for r in rows}
-    for pair, side in itertools.product(arguments.pairs.split(","), (0, 1)):
-        rows += [r for r in shared(rows, pair, side) if (pair, side, r["seed"]) not in finished]
-    finished = {(r["pair"], r["side"], r["seed"]) for r in rows}
+    finished = {(what(r["pair"], r["side"]), r["seed"]) for r in rows}
     command = f"python benchmarks/ablations.py {arguments.name} {Path(arguments.data).name} --seeds {arguments.seeds}"
     about = {"command": command + (f" --pairs {arguments.pairs}" if arguments.pairs != ",".join(SHORT) else "")}
     facts = {"student": STUDENT, "student_steps": STEPS, "width": WIDTH, "ipc": IPC}
     lock, begun, before = threading.Lock(), time.monotonic(), len(rows)
     wanted = itertools.product(arguments.pairs.split(","), (0, 1), range(arguments.seeds))
-    total = before + sum(one not in finished for one in wanted)
+    total = before + sum((what(pair, side), seed) not in finished for pair, side, seed in wanted)
 
     def work(pair: str, side: int) -> None:
-        seeds = [s for s in range(arguments.seeds) if (pair, side, s) not in finished]
+        seeds = [s for s in range(arguments.seeds) if (what(pair, side), s) not in finished]
         if not seeds:
             return
         command = [sys.executable, __file__, arguments.name, arguments.data, "--run", json.dumps([pair, side, seeds])]

@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from ablations import PAIRS
 from stored import read, read_all
 
 
@@ -16,8 +17,7 @@ def ablations() -> str:
     for name, row in [(name, row) for name, result in results.items() for row in result["summary"]]:
         before, after = row["pair"].split("-")[:2]
         after = f"{after} on {before}" if after == "iid" else after
-        runs = [run for run in results[name]["rows"] if run["pair"] == row["pair"]]
-        rates = {run["side"]: float(run["settings"].get("lr", 1)) for run in runs}
+        rates = [float(settings.get("lr", 1)) for _, settings in PAIRS[row["pair"]][1:]]
         after += f" at {rates[1] / rates[0]:g} times the rate" if rates[0] != rates[1] else ""
         figures = [f"{100 * row[key]:.1f} ± {100 * row[f'{key}_spread']:.1f} %" for key in ("before", "after")]
         gain = f"{round(100 * row['gain'], 1) + 0.0:+.1f} ± {100 * row['gain_spread']:.1f}"
