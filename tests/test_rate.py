@@ -12,12 +12,13 @@ from edgedd.errors import BudgetError
 from edgedd.parameterization import DCT
 
 SHAPE = (3, 12, 12)
+SIDE = 6
 
 
 def started(count: int = 40, step: float | None = 1.5) -> TrainableSet:
     generator = np.random.default_rng(0)
     smooth = generator.normal(size=(count, 3, 4, 4)).repeat(3, axis=2).repeat(3, axis=3).astype(np.float32)
-    synthetic = TrainableSet.start(DCT(SHAPE, 9, 8), smooth, np.zeros((count, 2)), torch.device("cpu"))
+    synthetic = TrainableSet.start(DCT(SHAPE, SIDE, 8), smooth, np.zeros((count, 2)), torch.device("cpu"))
     synthetic.step = step
     return synthetic
 
@@ -67,7 +68,7 @@ def test_a_coefficient_that_is_never_used_costs_next_to_nothing_and_has_a_finite
     values.grad = torch.zeros_like(values)
     rate.Rate(100.0, weight=1.0).charge(synthetic)
     assert torch.isfinite(values.grad).all()
-    assert rate.code_bytes(synthetic) < 0.01 * 1500 * 243
+    assert rate.code_bytes(synthetic) < 0.01 * 1500 * 3 * SIDE**2
 
 
 def test_the_price_is_what_the_next_step_away_from_zero_costs() -> None:
@@ -156,22 +157,22 @@ def test_values_that_the_price_holds_at_the_edge_are_dropped_one_by_one() -> Non
 
 @pytest.mark.parametrize("rounded", [False, True])
 def test_bytes_that_labels_leave_go_to_a_finer_step(rounded: bool) -> None:
-    synthetic = started(60)
+    synthetic = started(40)
     with torch.no_grad():
-        synthetic.label_logits.copy_(torch.linspace(-1, 1, 60)[:, None] * torch.tensor([1.0, -1.0]))
-    budget, price = 2500, rate.Rate(2000.0)
+        synthetic.label_logits.copy_(torch.linspace(-1, 1, 40)[:, None] * torch.tensor([1.0, -1.0]))
+    budget, price = 1500, rate.Rate(1200.0)
     compact_budget.fit_step(synthetic, lambda: stored(synthetic).nbytes, budget)
     coarse = synthetic.step or 0.0
     if rounded:
         synthetic.fit_scales()
     with torch.no_grad():
-        synthetic.label_logits.copy_(20 * torch.eye(2).repeat(30, 1))
-    common = (synthetic, lambda: stored(synthetic).nbytes, budget + 100)
+        synthetic.label_logits.copy_(20 * torch.eye(2).repeat(20, 1))
+    common = (synthetic, lambda: stored(synthetic).nbytes, budget + 70)
     compact_budget.steer(price, 200, *common)
-    assert synthetic.step == coarse and price.target_bytes == 2000
+    assert synthetic.step == coarse and price.target_bytes == 1200
     compact_budget.steer(price, 201, *common)
     assert (synthetic.step or 0.0) < coarse
-    assert 0.97 * (budget + 100) <= stored(synthetic).nbytes <= budget + 100
+    assert 0.97 * (budget + 70) <= stored(synthetic).nbytes <= budget + 70
     assert price.target_bytes == pytest.approx(rate.code_bytes(synthetic), rel=0.04)
     if rounded:
         assert np.allclose(stored(synthetic).images(slice(None)), synthetic.images().detach().numpy(), atol=1e-4)

@@ -37,14 +37,12 @@ class Counts:
 
     def cumulative(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Contexts (m,) of expected magnitudes (m,) in 1024ths, and the rows for the coder (m, A + 1)."""
-        context = np.searchsorted(LIMITS, expected, side="right")
+        context = LIMITS.searchsorted(expected, side="right")
         return context, self._cumulative[context]
 
     def add(self, context: np.ndarray, category: np.ndarray) -> None:
         """Learn from symbols (m,)."""
-        size = self._counts.shape
-        seen = np.bincount(context * size[1] + category, minlength=size[0] * size[1])
-        self._counts += COUNT * seen.reshape(size)
+        np.add.at(self._counts, (context, category), COUNT)
         self._new += len(category)
         if REFRESH * self._new >= self._learned:
             self._refresh()

@@ -38,14 +38,14 @@ class Encoder:
     """Takes symbols in the order in which they will be decoded; `finish` gives states and words."""
 
     def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+        self.lanes, self._row = lanes, np.arange(lanes)
         self._taken: list[tuple[np.ndarray, np.ndarray]] = []
         self._bits: list[np.ndarray] = []
 
     def symbols(self, cumulative: np.ndarray, known: np.ndarray | None) -> np.ndarray:
         """Note what encoding needs: it runs backwards."""
         assert known is not None
-        row = np.arange(len(known))
+        row = self._row[: len(known)]
         begin = cumulative[row, known]
         self._taken.append((begin, cumulative[row, known + 1] - begin))
         return known
@@ -66,7 +66,8 @@ class Encoder:
             full = state >= frequency << (32 - PRECISION)
             words.append(state[full] & 0xFFFF)
             state = np.where(full, state >> 16, state)
-            x[: len(begin)] = (state // frequency << PRECISION) + state % frequency + begin
+            quotient, remainder = np.divmod(state, frequency)
+            x[: len(begin)] = (quotient << PRECISION) + remainder + begin
         flat = np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
         bits = np.packbits(np.concatenate([np.zeros(0, np.uint8), *self._bits]), bitorder="little")
         return x.astype(np.uint32), flat.astype(np.uint16), bits
@@ -77,7 +78,7 @@ class Decoder:
 
     def __init__(self, states: np.ndarray, words: np.ndarray, bits: np.ndarray) -> None:
         self.lanes = states.size
-        self._x = states.astype(np.int64)
+        self._x, self._row = states.astype(np.int64), np.arange(states.size)
         if (self._x < LOWEST).any():
             raise FormatError("an entropy-coded part begins outside its range; the file is damaged, copy it again")
         self._words, self._bits = words, bits
@@ -87,8 +88,8 @@ class Decoder:
         """Symbols (m,) of the first m lanes."""
         state = self._x[: len(cumulative)]
         slot = state & (TOTAL - 1)
-        found = (cumulative[:, 1:] <= slot[:, None]).sum(axis=1)
-        row = np.arange(len(found))
+        found = (cumulative[:, 1:] > slot[:, None]).argmax(axis=1)
+        row = self._row[: len(found)]
         begin = cumulative[row, found]
         state = (cumulative[row, found + 1] - begin) * (state >> PRECISION) + slot - begin
         low = np.flatnonzero(state < LOWEST)
