@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-distill
 TEST_STAMP := $(VENV)/.installed-distill-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile # all of torch: over a minute
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -38,9 +39,9 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO_STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[distill]'
+	$(INSTALL) -e '.[distill]'
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[distill,dev]'
+	$(INSTALL) -e '.[distill,dev]'
 	@touch $@ $(DEMO_STAMP)

@@ -1,14 +1,17 @@
 """Every example runs as a user would run it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import edgedd
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 
 
 def run(name: str, *arguments: str) -> str:
@@ -28,6 +31,20 @@ def test_train_on_device(tmp_path: Path) -> None:
     output = run("train_on_device.py", str(tmp_path / "bundle"), str(tmp_path / "weights.safetensors"))
     assert output.startswith("30 steps")
     assert (tmp_path / "weights.safetensors").stat().st_size > 1000
+
+
+def test_the_set_that_is_here_trains_a_student_and_is_the_one_that_was_measured(tmp_path: Path) -> None:
+    synthetic = edgedd.SyntheticSet.load(EXAMPLES / "fashion_mnist.edd")
+    edgedd.export(synthetic, tmp_path / "bundle", student="convnet2-w8")
+    student = edgedd.Student.load(tmp_path / "bundle", threads=1)
+    student.fit(seed=0, steps=60)
+    std, mean = (synthetic.tensors[name][:, None, None] for name in ("std", "mean"))
+    images = np.clip(255 * (synthetic.images(slice(None)) * std + mean), 0, 255).astype(np.uint8)
+    assert student.evaluate(images, synthetic.soft_labels(slice(None)).argmax(1)) > 0.6
+    measured = json.loads((RESULTS / "accuracy_per_byte_fashion-mnist.json").read_text())["rows"]
+    assert (synthetic.nbytes, synthetic.ipc) in {
+        (row["bytes"], row["ipc"]) for row in measured if row.get("file") == "fashion_mnist.edd"
+    }
 
 
 @pytest.mark.slow

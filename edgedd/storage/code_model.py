@@ -125,13 +125,13 @@ def _one_place(
     count, total = len(around), int(around.sum())
     first = ONE * total * 7 // (8 * weight * count) if weight else FIRST_GUESS
     found, seen = np.empty(count, np.int64), 0
+    share, whole = (around + 2) * count, total + 2 * count
     for some in _steps(count, coder.lanes):
         mean = (ONE * seen + PRIOR * first) // (some.start + PRIOR)
-        expected = mean * (around[some] + 2) * count // (total + 2 * count)
-        context, cumulative = counts.cumulative(expected)
-        found[some] = coder.symbols(cumulative, None if category is None else category[some])
-        counts.add(context, found[some])
-        seen += int(MIDDLE[found[some]].sum())
+        context, cumulative = counts.cumulative(mean * share[some] // whole)
+        found[some] = symbols = coder.symbols(cumulative, None if category is None else category[some])
+        counts.add(context, symbols)
+        seen += int(MIDDLE[symbols].sum())
     return found
 
 

@@ -45,9 +45,10 @@ class Encoder:
     def symbols(self, cumulative: np.ndarray, known: np.ndarray | None) -> np.ndarray:
         """Note what encoding needs: it runs backwards."""
         assert known is not None
-        row = self._row[: len(known)]
-        begin = cumulative[row, known]
-        self._taken.append((begin, cumulative[row, known + 1] - begin))
+        count, width = cumulative.shape
+        place, flat = width * self._row[:count] + known, cumulative.ravel()
+        begin = flat[place]
+        self._taken.append((begin, flat[place + 1] - begin))
         return known
 
     def bits(self, lengths: np.ndarray, known: np.ndarray | None) -> np.ndarray:
@@ -86,20 +87,21 @@ class Decoder:
 
     def symbols(self, cumulative: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
         """Symbols (m,) of the first m lanes."""
-        state = self._x[: len(cumulative)]
+        count, width = cumulative.shape
+        state = self._x[:count]
         slot = state & (TOTAL - 1)
         found = (cumulative[:, 1:] > slot[:, None]).argmax(axis=1)
-        row = self._row[: len(found)]
-        begin = cumulative[row, found]
-        state = (cumulative[row, found + 1] - begin) * (state >> PRECISION) + slot - begin
-        low = np.flatnonzero(state < LOWEST)
+        place, flat = width * self._row[:count] + found, cumulative.ravel()
+        begin = flat[place]
+        state = (flat[place + 1] - begin) * (state >> PRECISION) + slot - begin
+        low = (state < LOWEST).nonzero()[0]
         if low.size:
             taken = self._words[self._read : self._read + low.size]
             if taken.size < low.size:
                 raise FormatError("an entropy-coded part ends too early; the file is truncated, copy it again")
             self._read += low.size
             state[low] = (state[low] << 16) | taken
-        self._x[: len(cumulative)] = state
+        self._x[:count] = state
         return np.asarray(found)
 
     def bits(self, lengths: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
