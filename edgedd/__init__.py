@@ -32,6 +32,7 @@ _ROOMS = {
     "rollback": "edgedd.bundles.installation",
     "targets": "edgedd.planning.target",
     "try_students": "edgedd.device.trying",
+    "tune": "edgedd.distillation.tuning",
     "verify": "edgedd.bundles.verification",
     "write_report": "edgedd.report.page",
 }
@@ -59,6 +60,7 @@ __all__ = [
     "rollback",
     "targets",
     "try_students",
+    "tune",
     "verify",
     "write_report",
 ]
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from edgedd.device import Rehearsal, RehearsalResult, Student, TrainResult
     from edgedd.device.trying import try_students
     from edgedd.distillation.run import distill
+    from edgedd.distillation.tuning import tune
     from edgedd.errors import EdgeddError
     from edgedd.evaluation import evaluate
     from edgedd.exporting.export import export

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from edgedd.commands import boards, bundles, experts, in_steps, pack, rehearse, report, trying
+from edgedd.commands import boards, bundles, experts, in_steps, pack, rehearse, report, trying, tune
 from edgedd.errors import EdgeddError, MissingExtra, SettingError, printable
 
 app = typer.Typer(
@@ -240,6 +240,7 @@ app.command()(boards.plan)
 app.command()(boards.calibrate)
 app.command()(experts.experts)
 app.command()(pack.pack)
+app.command()(tune.tune)
 app.command()(report.report)
 app.command("try")(trying.try_)
 app.command()(bundles.verify)

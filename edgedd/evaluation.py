@@ -43,7 +43,7 @@ def evaluate(
 
     how = Trainings(**trainings)
     data = data if isinstance(data, LabelledImages) else load_data(data)
-    _refuse_other_data(data, synthetic.parameterization.shape, len(synthetic.classes))
+    data.refuse_unlike(synthetic.parameterization.shape, len(synthetic.classes))
     names = students or [default_student(data.shape, *(() if how.recipe == "set" else (PAPERS_WIDTH,)))]
     for name in names:
         student_network(name, data.shape, data.num_classes)
@@ -57,13 +57,6 @@ def evaluate(
             on_part(done, parts)
 
     return [_row(synthetic, data, name, how, on_seed=on_seed, on_next=on_next) for name in names]
-
-
-def _refuse_other_data(data: LabelledImages, shape: tuple[int, ...], num_classes: int) -> None:
-    if data.shape != tuple(shape) or data.num_classes != num_classes:
-        theirs = f"{'x'.join(map(str, data.shape))} images of {data.num_classes} classes"
-        ours = f"{'x'.join(map(str, shape))} of {num_classes}"
-        raise SettingError(f"the data has {theirs}, the set {ours}: give the data that the set came from")
 
 
 def _row(
@@ -139,7 +132,7 @@ def evaluate_path(
         raise SettingError(f"{path} is a bundle: give the weights that `edgedd train` wrote with --weights")
     if bundled.classes == bundled.synthetic.classes:
         loaded = load_data(data)
-        _refuse_other_data(loaded, bundled.bundle.image_shape, len(bundled.classes))
+        loaded.refuse_unlike(bundled.bundle.image_shape, len(bundled.classes))
         test = loaded.test_images, loaded.test_labels
     else:  # new ones were learned, which the data may have in another order
         from edgedd.rehearsing import known_test_images
@@ -163,7 +156,7 @@ def export_and_compare(
         raise SettingError("--data is for the comparison of --quantize: leave it out, or quantize")
     loaded = load_data(data) if data else None
     if loaded:
-        _refuse_other_data(loaded, synthetic.parameterization.shape, len(synthetic.classes))
+        loaded.refuse_unlike(synthetic.parameterization.shape, len(synthetic.classes))
     bundle = export(synthetic, out, quantize=quantize, **wanted)
     if loaded is None:
         return bundle, None
@@ -190,7 +183,7 @@ def train_bundle(
     loaded = load_data(data) if data else None
     student = Student.load(bundle, **runtime)
     if loaded:
-        _refuse_other_data(loaded, student.bundle.image_shape, len(student.classes))
+        loaded.refuse_unlike(student.bundle.image_shape, len(student.classes))
     count, recipe = student.synthetic.count, student.recipe
     epochs = -(-recipe.steps // (count // min(recipe.batch_size, count)))
 

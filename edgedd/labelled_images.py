@@ -78,6 +78,13 @@ class LabelledImages:
         """K."""
         return len(self.classes)
 
+    def refuse_unlike(self, shape: tuple[int, ...], num_classes: int) -> None:
+        """Raises SettingError unless a set of this shape (C, H, W) and so many classes can have come from these."""
+        if self.shape != tuple(shape) or self.num_classes != num_classes:
+            theirs = f"{'x'.join(map(str, self.shape))} images of {self.num_classes} classes"
+            ours = f"{'x'.join(map(str, shape))} of {num_classes}"
+            raise SettingError(f"the data has {theirs}, the set {ours}: give the data that the set came from")
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over the shape, the labels and the pixels of the training part."""
