@@ -110,6 +110,15 @@ def test_what_time_does_not_allow_is_not_tried(synthetic: SyntheticSet, monkeypa
     assert tuned.synthetic.recipe == synthetic.recipe
 
 
+@pytest.mark.parametrize("seed", ["zero", -1, None])
+def test_a_set_that_names_no_seed_has_the_seed_0(
+    seed: Any, synthetic: SyntheticSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged_by(monkeypatch, lambda _, recipe: near(recipe, 0.1, 0.002))
+    odd = replace(synthetic, provenance={**synthetic.provenance, "seed": seed})
+    assert edgedd.tune(odd, "digits", "convnet2-w8").synthetic.recipe == synthetic.recipe
+
+
 def test_no_kept_image_judges(synthetic: SyntheticSet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     monkeypatch.setattr(

@@ -56,7 +56,7 @@ def tune(
     images are never read. Images and the number of steps stay as they are. A recipe takes the place of the set's own
     only where it is better by half a point, and, in trainings after the search, better still. After `minutes` (None: no
     limit) what is left is not tried; the set's own recipe is always trained with. `on_step(stage, done, all, loss)`
-    counts trainings. The seed is that of the set.
+    counts trainings. The seed is that of the set, or 0.
 
     Raises:
         SettingError, DataError, ExportError: one line each.
@@ -66,12 +66,13 @@ def tune(
     begun, loaded = time.monotonic(), data if isinstance(data, LabelledImages) else load_data(data)
     loaded.refuse_unlike(synthetic.parameterization.shape, len(synthetic.classes))
     network = student_named(student, loaded.shape, loaded.num_classes)
-    seed = int(synthetic.provenance.get("seed", 0))
+    said = synthetic.provenance.get("seed")
+    seed = said if isinstance(said, int) and said >= 0 else 0
     work = 6.0 * 128 * network.multiply_adds * synthetic.recipe.steps * _trials(synthetic)
     trainer = Trainer(network, Compute.for_work(device, work))
     search = Search(_validation(synthetic, loaded, seed), trainer, [seed, 11], _trials(synthetic))
     search.length, search.deadline = synthetic.recipe.steps, None if minutes is None else begun + 60 * minutes
-    search.on_trial = (lambda done, total: on_step("recipe", done, total, None)) if on_step else None
+    search.on_trial = (lambda done, total: on_step("recipe", done, max(done, total), None)) if on_step else None
     first = search.score(synthetic)
     found, before, after = _checked(search, synthetic, first, *_searched(search, synthetic, first))
     return Tuned(replace(found, provenance={**found.provenance, "student": student}), before, after, search.done)
@@ -101,7 +102,7 @@ def _searched(search: Search, synthetic: SyntheticSet, score: float) -> tuple[Sy
 def _at_its_rate(search: Search, synthetic: SyntheticSet, score: float) -> tuple[SyntheticSet, float]:
     best, own = synthetic, synthetic.recipe.student_lr
     for by in sorted(RATES, reverse=True):
-        while (rate := round(best.recipe.student_lr * by, 4)) <= HIGHEST_RATE:
+        while (rate := float(f"{best.recipe.student_lr * by:.3g}")) <= HIGHEST_RATE:
             other, score = search.best([best, _with(best, student_lr=rate)], [score], GAIN)
             if other is best:
                 break
