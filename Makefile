@@ -8,7 +8,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-distill
 TEST_STAMP := $(VENV)/.installed-distill-dev
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile # all of torch: over a minute
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -39,9 +38,9 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO_STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(INSTALL) -e '.[distill]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[distill]'
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(INSTALL) -e '.[distill,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[distill,dev]'
 	@touch $@ $(DEMO_STAMP)
