@@ -46,7 +46,8 @@ def test_the_set_that_is_here_trains_a_student_and_is_the_one_that_was_measured(
     usual, readme = own["convnet3-w32"], (EXAMPLES.parent / "README.md").read_text()
     assert (usual["bytes"], usual["ipc"]) == (synthetic.nbytes, synthetic.ipc)
     assert f"a set of {synthetic.nbytes:,} bytes" in readme
-    assert f"`convnet3-w32` trained on it knows {100 * usual['accuracy']:.1f} % of the test images" in readme
+    accuracy = f"{100 * usual['accuracy']:.1f} ± {100 * usual['spread']:.1f} % of the test images"
+    assert f"`convnet3-w32` trained on it knows {accuracy} ({len(usual['seeds'])} trainings)" in readme
 
 
 @pytest.mark.slow

@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgedd.distillation.compute import Compute, within_memory
-from edgedd.distillation.recipe_search import FINALISTS, GAIN, RATES, Search, Validation, beside, sharpened
-from edgedd.distillation.recipe_search import with_augmentations as augmented
+from edgedd.distillation.recipe_search import (
+    FINALISTS,
+    GAIN,
+    RATES,
+    Search,
+    Validation,
+    beside,
+    sharpened,
+    with_augmentations,
+)
 from edgedd.distillation.training import Trainer
 from edgedd.errors import SettingError
 from edgedd.labelled_images import LabelledImages, load_data
@@ -96,7 +104,7 @@ def _searched(search: Search, synthetic: SyntheticSet, score: float) -> tuple[Sy
     if not np.array_equal(sharper.tensors["labels"], best.tensors["labels"]):
         best, score = search.best([best, sharper], [score], GAIN)
     others = beside(best.recipe.augmentation, *best.parameterization.shape[1:])
-    return search.best([best, *augmented(best, others)], [score], GAIN)
+    return search.best([best, *with_augmentations(best, others)], [score], GAIN)
 
 
 def _at_its_rate(search: Search, synthetic: SyntheticSet, score: float) -> tuple[SyntheticSet, float]:
