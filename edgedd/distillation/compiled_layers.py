@@ -3,6 +3,7 @@
 Measured on ConvNet-3 at 32x32 with one core of an AMD EPYC (avx512_bf16), as parts of a feature pass.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ FEW_PIXELS = 16
 FEW_CHANNELS = 4
 # By a number. Tensor * number makes a tensor of it, whose tangent of zeros torch (2.14) shapes in Python where nothing
 # is compiled: a step of gradient or trajectory matching took 1.2 to 2 times as long (tiny networks, three pairs each).
-times, plus = torch.ops.aten.mul.Scalar, torch.ops.aten.add.Scalar
+ByNumber = Callable[[torch.Tensor, float], torch.Tensor]
+times: ByNumber = torch.ops.aten.mul.Scalar
+plus: ByNumber = torch.ops.aten.add.Scalar
 
 
 def instance_norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
