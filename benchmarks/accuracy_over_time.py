@@ -8,8 +8,8 @@ A row a time: `edgedd distill --method auto --bytes N --minutes M` from scratch,
 torch by the set's own recipe and tested on the validation part of the training images, which chose that recipe; the
 test split is never read. Finished rows stay in benchmarks/results/accuracy_over_time_NAME.json, and a second call goes
 on after the last. Rows say how many threads they had. With `--set` the run was made beforehand, by that command and
-with as many threads, or on the GPU named. `--draw` makes docs/pictures/accuracy_over_time.png, of the budgets that had
-more than one time, and edgedd/distillation/forecasts.json, from which `auto` forecasts.
+with as many threads, or on the GPU named. `--draw` makes docs/pictures/accuracy_over_time.png, of the budgets to which
+one machine gave more than one time, and edgedd/distillation/forecasts.json, from which `auto` forecasts.
 """
 
 import argparse
@@ -40,7 +40,6 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
     """One distillation, and the students trained from it."""
     begun = time.perf_counter()
     synthetic = edgedd.SyntheticSet.load(arguments.set) if arguments.set else distilled(data, arguments, minutes)
-    threads = torch.get_num_threads()
     about = surroundings()
     seconds = None if arguments.set else round(time.perf_counter() - begun, 1)
     found = accuracies(synthetic, data, arguments)
@@ -56,10 +55,16 @@ def row(data: Any, arguments: argparse.Namespace, minutes: float) -> dict[str, A
         "student": arguments.student,
         "accuracy": float(np.mean(found)),
         "accuracies": found,
-        "machine": arguments.gpu or f"{about['processor']}, {threads} thread{'s' * (threads > 1)}",
+        "machine": machine(arguments, about),
         "device": "cuda" if arguments.gpu else "cpu",
         "commit": about["commit"],
     }
+
+
+def machine(arguments: argparse.Namespace, about: dict[str, Any]) -> str:
+    """The GPU, or the processor and its threads."""
+    threads = torch.get_num_threads()
+    return arguments.gpu or f"{about['processor']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def distilled(data: Any, arguments: argparse.Namespace, minutes: float) -> Any:
@@ -100,12 +105,11 @@ def draw() -> None:
         about = {"data": result["data"]["name"], "image_bytes": image_bytes, "student": rows[0]["student"]}
         for device in sorted({r["device"] for r in rows}):
             theirs = [r for r in rows if r["device"] == device]
-            measured = [[r["budget_bytes"], r["minutes"], round(r["accuracy"], 4)] for r in theirs]
-            about[device] = {"machine": theirs[0]["machine"], "measured": measured}
-            for budget in sorted({r["budget_bytes"] for r in theirs}):
-                own = sorted((r for r in theirs if r["budget_bytes"] == budget), key=lambda r: r["minutes"])
-                if len(own) > 1:
-                    curve(axes, f"{about['data']}, {budget:,} bytes, {own[0]['machine']}", own)
+            about[device] = [[r["budget_bytes"], r["minutes"], round(r["accuracy"], 4), r["machine"]] for r in theirs]
+        for budget, machine in sorted({(r["budget_bytes"], r["machine"]) for r in rows}):
+            own = [r for r in rows if (r["budget_bytes"], r["machine"]) == (budget, machine)]
+            if len(own) > 1:
+                curve(axes, f"{about['data']}, {budget:,} bytes, {machine}", sorted(own, key=lambda r: r["minutes"]))
         forecasts[str(shape[0])] = about
     axes.margins(y=0.12)
     axes.set_xscale("log")
@@ -150,11 +154,9 @@ def main() -> None:
     result = json.loads(path.read_text()) if path.exists() else {"rows": []}
     about = {"name": arguments.name, "fingerprint": data.fingerprint, "shape": list(data.shape)}
     result |= {"data": {**about, "classes": data.num_classes}, **surroundings()}
-    device = "cuda" if arguments.gpu else "cpu"
+    done = {(r["budget_bytes"], r["minutes"], r["machine"]) for r in result["rows"]}
     for minutes in arguments.minutes:
-        if any(
-            (r["budget_bytes"], r["minutes"], r["device"]) == (arguments.bytes, minutes, device) for r in result["rows"]
-        ):
+        if (arguments.bytes, minutes, machine(arguments, surroundings())) in done:
             continue
         result["rows"].append(row(data, arguments, minutes))
         path.write_text(json.dumps(result, indent=1) + "\n")

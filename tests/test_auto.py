@@ -24,8 +24,12 @@ TABLE = {
         "data": "cifar10",
         "image_bytes": 30_720,
         "student": "convnet3-w64",
-        "cpu": {"machine": "a machine", "measured": [[30_720, 1, 0.45], [30_720, 15, 0.52], [122_880, 15, 0.61]]},
-        "cuda": {"machine": "a GPU", "measured": [[30_720, 5, 0.66]]},
+        "cpu": [
+            [30_720, 1, 0.45, "a machine"],
+            [30_720, 15, 0.52, "two cores"],
+            [122_880, 15, 0.61, "a machine"],
+        ],
+        "cuda": [[30_720, 5, 0.66, "a GPU"]],
     }
 }
 
@@ -54,6 +58,7 @@ def test_the_forecast_is_the_nearest_measurement_and_says_of_what(
     line = forecast(budget, minutes, (3, 32, 32), classes, table=TABLE)
     assert said in line
     assert "cifar10" in line
+    assert ("two cores" in line) == ("52.0%" in line)
     assert "other images and machines differ" in line
 
 

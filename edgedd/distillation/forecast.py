@@ -12,7 +12,7 @@ TABLE = Path(__file__).parent / "forecasts.json"
 
 @cache
 def measured(path: Path = TABLE) -> Mapping[str, Any]:
-    """By number of channels: the data set, and by device bytes, minutes and validation accuracy of its runs."""
+    """By number of channels: the data set, and by device bytes, minutes, validation accuracy and machine of runs."""
     found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
@@ -42,9 +42,8 @@ def forecast(
         bytes_apart = abs(math.log(run[0] / known["image_bytes"] * pixels / budget_bytes))
         return round(bytes_apart, 3), abs(math.log(run[1] / (minutes or 10)))
 
-    runs = known[device]
-    at_bytes, at_minutes, accuracy = min(runs["measured"], key=distance)
+    at_bytes, at_minutes, accuracy, machine = min(known[device], key=distance)
     return (
         f"forecast: {length}; {known['data']} came to {accuracy:.1%} at {at_bytes:,} bytes in {at_minutes:g} minutes "
-        f"({known['student']}, validation images, {runs['machine']}); other images and machines differ"
+        f"({known['student']}, validation images, {machine}); other images and machines differ"
     )
