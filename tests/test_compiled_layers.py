@@ -61,3 +61,15 @@ def test_a_compiled_pool_leaves_out_what_is_left_over() -> None:
     compiled = Compute(torch.device("cpu"), bfloat16=False, compiled=True).compile(compiled_layers.average_pool)
     for kernel in (2, 3):
         assert torch.allclose(compiled(x, kernel, kernel, tangents=False), F.avg_pool2d(x, kernel), atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_innermost_keeps_values_and_leads_the_maps(channels: int) -> None:
+    weight, gain = torch.randn(4, channels, 3, 3), torch.ones(4)
+    images = torch.randn(2, channels, 8, 8)
+    inner, same = compiled_layers.channels_innermost([weight, gain])
+    assert same is gain
+    assert torch.equal(inner, weight)
+    maps = F.conv2d(images, inner, padding=1)
+    assert maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
+    torch.testing.assert_close(maps, F.conv2d(images, weight, padding=1))

@@ -8,6 +8,7 @@ import torch
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import networks
 from edgedd.distillation.augment import augment
+from edgedd.distillation.compiled_layers import channels_innermost
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.real_images import normalise
 from edgedd.planning.memory_model import GHOST_BATCH, even_share
@@ -68,7 +69,8 @@ class Trainer:
         on_step: OnStep | None = None,
     ) -> list[list[torch.Tensor]]:
         """What `fit` gives, as it is after each of the `ages`, in steps and rising, up to `recipe.steps`."""
-        parameters = [p.requires_grad_() for p in networks.fresh(self.network, generator, self.compute.device)]
+        fresh = networks.fresh(self.network, generator, self.compute.device)
+        parameters = [p.requires_grad_() for p in channels_innermost(fresh)]
         optimizer = torch.optim.SGD(
             parameters, lr=recipe.student_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
@@ -80,7 +82,7 @@ class Trainer:
             optimizer.zero_grad()
             self._backward(trained, augment(images, recipe.augmentation, generator), labels)
             optimizer.step()
-            kept += [[p.detach().clone() for p in trained] for age in ages if age == step + 1]
+            kept += [[_copied(p) for p in trained] for age in ages if age == step + 1]
             if on_step:
                 on_step(step)
         return kept
@@ -113,7 +115,8 @@ class Trainer:
         """Normalised images (N, C, H, W) -> logits (N, K) in float32, whatever the precision of the passes."""
         parameters, buffers = self._parts(trained)
         with torch.no_grad(), self.compute.autocast():
-            outputs = [self._logits(self.network, parameters, part, buffers) for part in torch.split(images, batch)]
+            own = channels_innermost(parameters)
+            outputs = [self._logits(self.network, own, part, buffers) for part in torch.split(images, batch)]
         return torch.cat(outputs).float()
 
     def accuracy(
@@ -126,6 +129,10 @@ class Trainer:
             predicted = self.logits(trained, part).argmax(1).cpu().numpy()
             right += int((predicted == labels[start : start + 5000]).sum())
         return right / len(images)
+
+
+def _copied(parameter: torch.Tensor) -> torch.Tensor:
+    return parameter.detach().clone(memory_format=torch.contiguous_format)
 
 
 class Shuffled:
