@@ -64,7 +64,7 @@ def test_distill(command: Command, tmp_path: Path) -> None:
     size = table.stat().st_size
     assert size <= 2900
     assert f"{size:,} bytes" in succeeded(ran)
-    assert "recipe search 14/14" in ran.err
+    assert re.search(r"recipe search (\d\d)/\1, .*\s\Z", ran.err)
     values = json_of(command(*RANDOM, "--seed", 0, "--resume", "--json", f"--output={data}"))
     assert values["bytes"] == data.stat().st_size
     assert values["provenance"]["command"] == " ".join(["edgedd", *map(str, RANDOM), "--seed 0"])

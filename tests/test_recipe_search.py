@@ -63,16 +63,48 @@ def test_enough_held_out_images_are_left_alone(monkeypatch: pytest.MonkeyPatch) 
     assert Validation(*numbered(5, 0)).filled(*numbered(20, 100), np.array([0]), 0).labels.tolist() == [0, 1, 2, 3, 4]
 
 
+Pairs = list[tuple[float, float]]
+
+
+def contest(
+    monkeypatch: pytest.MonkeyPatch, first: list[float], again: Pairs, deadline: float | None = None
+) -> tuple[int, Search]:
+    """Which of three candidates wins when they score so at `first`, and the best two `again`; all must be asked for."""
+    left = iter([*first, *(score for pair in again for score in pair)])
+    monkeypatch.setattr(Search, "score", lambda self, candidate: next(left))
+    search = Search(EMPTY, None, [0], 5, deadline=deadline)  # type: ignore[arg-type]
+    candidates = with_augmentations(golden(), [Augmentation(), Augmentation(shift=1), Augmentation(flip=0.5)])
+    winner, score = search.best(candidates)
+    assert next(left, None) is None
+    place = candidates.index(winner)
+    rank = sorted(first, reverse=True).index(first[place])
+    assert score == pytest.approx(np.mean([first[place], *(pair[rank] for pair in again)]))
+    return place, search
+
+
 def test_the_best_after_a_second_look_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first trial flatters candidate 0; the second look at the two finalists puts candidate 2 ahead."""
-    choices = [Augmentation(), Augmentation(shift=1), Augmentation(flip=0.5)]
-    scores = iter([0.9, 0.2, 0.8, 0.1, 0.8])
-    monkeypatch.setattr(Search, "score", lambda self, candidate: next(scores))
-    search = Search(EMPTY, None, [0], 5)  # type: ignore[arg-type]
-    winner, score = search.best(with_augmentations(golden(), choices))
-    assert winner.recipe.augmentation == Augmentation(flip=0.5)
-    assert score == pytest.approx(0.8)
-    assert next(scores, None) is None
+    assert contest(monkeypatch, [0.9, 0.2, 0.8], [(0.1, 0.8)], deadline=np.inf)[0] == 2
+
+
+def test_finalists_that_two_trainings_cannot_tell_apart_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the demo once: the better one has two unlucky trainings, the other two lucky ones."""
+    again = [(0.909, 0.918), (0.90, 0.94), (0.89, 0.94)]
+    winner, search = contest(monkeypatch, [0.910, 0.2, 0.917], again)
+    assert winner == 0
+    assert search.trials == 5 + 4
+
+
+def test_finalists_are_trained_five_times_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = [(0.90, 0.93), (0.93, 0.90), (0.90, 0.93), (0.93, 0.90)]
+    assert contest(monkeypatch, [0.90, 0.2, 0.91], again)[0] == 2
+
+
+@pytest.mark.parametrize("apart", [0.1, 0.001])
+def test_two_trainings_are_enough_where_they_are_apart_or_within_half_a_point(
+    monkeypatch: pytest.MonkeyPatch, apart: float
+) -> None:
+    assert contest(monkeypatch, [0.903, 0.2, 0.903 - apart], [(0.900, 0.900 - apart)])[0] == 0
 
 
 def test_known_scores_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +116,7 @@ def test_known_scores_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Search, "score", score)
     candidates = [replace(golden(), recipe=Recipe(weight_decay=w)) for w in (0.1, 0.2, 0.3)]
-    winner, _ = Search(EMPTY, None, [0], 5).best(candidates, [0.9])  # type: ignore[arg-type]
+    winner, _ = Search(EMPTY, None, [0], 5, deadline=np.inf).best(candidates, [0.9])  # type: ignore[arg-type]
     assert measured == [0.2, 0.3, 0.1, 0.3]
     assert winner.recipe.weight_decay == 0.1
 
