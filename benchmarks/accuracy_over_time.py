@@ -106,10 +106,10 @@ def draw() -> None:
         for device in sorted({r["device"] for r in rows}):
             theirs = [r for r in rows if r["device"] == device]
             about[device] = [[r["budget_bytes"], r["minutes"], round(r["accuracy"], 4), r["machine"]] for r in theirs]
-        for budget, machine in sorted({(r["budget_bytes"], r["machine"]) for r in rows}):
-            own = [r for r in rows if (r["budget_bytes"], r["machine"]) == (budget, machine)]
+        for budget, where in sorted({(r["budget_bytes"], r["machine"]) for r in rows}):
+            own = [r for r in rows if (r["budget_bytes"], r["machine"]) == (budget, where)]
             if len(own) > 1:
-                curve(axes, f"{about['data']}, {budget:,} bytes, {machine}", sorted(own, key=lambda r: r["minutes"]))
+                curve(axes, f"{about['data']}, {budget:,} bytes, {where}", sorted(own, key=lambda r: r["minutes"]))
         forecasts[str(shape[0])] = about
     axes.margins(y=0.12)
     axes.set_xscale("log")

@@ -55,7 +55,7 @@ def stores() -> str:
             lines.append(f"| {' | '.join([result['data']['name'], f'{budget:,}', *cells])} |")
     note = (
         f"{USUAL}; each store's quality, size, labels, choice of images and recipe are chosen on validation. Empty: "
-        "not one image a class fits, or not measured. Commands as for README's table, with the store after `--stores`."
+        "not one image a class fits. Commands as for README's table, with the store after `--stores`."
     )
     return "\n".join([*lines, "", note])
 

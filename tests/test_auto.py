@@ -1,23 +1,29 @@
 """What `auto` chooses, what it says beforehand, and that it may find its start better."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_data import tiny_images
 from tiny_sets import golden
 
 import edgedd
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, recipe_search, training
+from edgedd.distillation.compute import Compute
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.options import Options
+from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import Search, Validation
-from edgedd.distillation.snapshots import Snapshots
+from edgedd.distillation.snapshots import Ensemble, Snapshots
+from edgedd.distillation.teacher import Teacher
 from edgedd.recipe import Recipe
 from edgedd.synthetic_set import SyntheticSet
 
+CPU = Compute(torch.device("cpu"), bfloat16=False, compiled=False)
 EMPTY = Validation(np.zeros((0, 1, 8, 8), np.uint8), np.zeros(0, np.int64))
 TABLE = {
     "3": {
@@ -78,7 +84,7 @@ def test_the_better_of_start_and_end_is_kept(monkeypatch: pytest.MonkeyPatch, st
     start, distilled = (replace(golden(), provenance={"iterations": n}) for n in (0, 1))
     worth = {0: start_is_worth, 1: 0.5}
     monkeypatch.setattr(Search, "score", lambda self, candidate: worth[candidate.provenance["iterations"]])
-    search = Search(EMPTY, None, [0], 4)  # type: ignore[arg-type]
+    search = Search(EMPTY, SimpleNamespace(seconds_a_step=0.1), [0], 4)  # type: ignore[arg-type]
     assert auto.better(distilled, start, search).provenance["iterations"] == kept
     search.deadline = 0.0
     assert auto.better(distilled, start, search).provenance["iterations"] == kept
@@ -91,7 +97,8 @@ def searched(monkeypatch: pytest.MonkeyPatch, worth: Any, **options: Any) -> Rec
         return float(worth(recipe))
 
     monkeypatch.setattr(recipe_search, "validate", validate)
-    return recipe_search.choose_recipe(golden(), EMPTY, None, seed=[0], **options).recipe  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(seconds_a_step=0.0)
+    return recipe_search.choose_recipe(golden(), EMPTY, trainer, seed=[0], **options).recipe
 
 
 def test_a_wide_search_finds_the_rate_and_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +141,23 @@ def test_the_rate_follows_the_step_unless_it_is_asked_for() -> None:
     assert auto.paced(method, None, None) == auto.paced(method, 2.0, {"lr": "0.05"}) == method
 
 
-@pytest.mark.parametrize(("minutes", "steps"), [(None, 1400), (1, 400), (0.1, 300), (60, 1400)])
-def test_few_minutes_train_a_shorter_teacher(minutes: float | None, steps: int) -> None:
-    assert training.early_stopped(50_000, Augmentation(), minutes).steps == steps
+@pytest.mark.parametrize(("minutes", "steps"), [(None, 1400), (4, 600), (1, 300), (60, 1400)])
+def test_a_teacher_trains_as_long_as_its_share_of_the_minutes_has_time_for(
+    monkeypatch: pytest.MonkeyPatch, minutes: float | None, steps: int
+) -> None:
+    """A quarter of the minutes for two networks, at 50 ms a step."""
+
+    def fit(self: training.Trainer, *_: object) -> None:
+        self.seconds_a_step = 0.05
+
+    monkeypatch.setattr(training.Trainer, "fit", fit)
+    real = RealImages.of(tiny_images(count=60, shape=(1, 8, 8), num_classes=2), CPU)
+    teacher = Teacher(real, Options(ipc=1, minutes=minutes), CPU, sharing=2)
+    assert training.early_stopped(50_000, Augmentation(), teacher.most_steps).steps == steps
+    ensemble = Ensemble(Snapshots(networks=2), real, CPU)
+    teacher.snapshots = [[]]
+    auto.share(teacher, ensemble)
+    assert ensemble.most_steps == teacher.most_steps
 
 
 def test_more_steps_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +172,16 @@ def test_a_search_that_has_no_time_left_keeps_the_recipe(monkeypatch: pytest.Mon
         return 0.5 + recipe.student_lr + recipe.augmentation.shift + 1e-4 * recipe.steps
 
     assert searched(monkeypatch, worth, wide=True, deadline=0.0) == golden().recipe
-    assert len(trained) == 1
+    assert not trained
+
+
+def test_minutes_that_end_before_distilling_begins_leave_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real images and the teacher's labels; nothing is trained to compare or to choose."""
+    monkeypatch.setattr(training, "LEAST_STEPS", 2)
+    monkeypatch.setattr(recipe_search, "validate", None)
+    synthetic = edgedd.distill(tiny_images(count=60, shape=(1, 8, 8), num_classes=2), bytes=1500, minutes=1e-4)
+    assert synthetic.provenance["iterations"] == 0
+    assert synthetic.nbytes <= 1500
 
 
 @pytest.mark.slow

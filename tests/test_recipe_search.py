@@ -1,6 +1,7 @@
 """The recipe is chosen by validation accuracy: what is compared, how often, and what wins."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def contest(
     """Which of three candidates wins when they score so at `first`, and the best two `again`; all must be asked for."""
     left = iter([*first, *(score for pair in again for score in pair)])
     monkeypatch.setattr(Search, "score", lambda self, candidate: next(left))
-    search = Search(EMPTY, None, [0], 5, deadline=deadline)  # type: ignore[arg-type]
+    search = Search(EMPTY, SimpleNamespace(seconds_a_step=0.1), [0], 5, deadline=deadline)  # type: ignore[arg-type]
     candidates = with_augmentations(golden(), [Augmentation(), Augmentation(shift=1), Augmentation(flip=0.5)])
     winner, score = search.best(candidates)
     assert next(left, None) is None
@@ -116,7 +117,8 @@ def test_known_scores_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Search, "score", score)
     candidates = [replace(golden(), recipe=Recipe(weight_decay=w)) for w in (0.1, 0.2, 0.3)]
-    winner, _ = Search(EMPTY, None, [0], 5, deadline=np.inf).best(candidates, [0.9])  # type: ignore[arg-type]
+    trainer = SimpleNamespace(seconds_a_step=0.1)
+    winner, _ = Search(EMPTY, trainer, [0], 5, deadline=np.inf).best(candidates, [0.9])  # type: ignore[arg-type]
     assert measured == [0.2, 0.3, 0.1, 0.3]
     assert winner.recipe.weight_decay == 0.1
 

@@ -14,6 +14,7 @@ from conftest import Command, Made
 import edgedd
 from edgedd.distillation import recipe_search
 from edgedd.distillation.recipe_search import GAIN
+from edgedd.distillation.training import Trainer
 from edgedd.distillation.tuning import CHECKS
 from edgedd.errors import SettingError
 from edgedd.recipe import Recipe
@@ -100,11 +101,15 @@ def test_what_only_the_search_found_better_is_not_taken(
 
 
 def test_what_time_does_not_allow_is_not_tried(synthetic: SyntheticSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(*_: Any) -> float:
+    tried = []
+
+    def slow(synthetic: SyntheticSet, recipe: Recipe, validation: Any, trainer: Trainer, *_: Any) -> float:
+        tried.append(recipe)
         time.sleep(0.1)
+        trainer.seconds_a_step = 0.1 / recipe.steps
         return 0.5
 
-    tried = judged_by(monkeypatch, slow)
+    monkeypatch.setattr(recipe_search, "validate", slow)
     tuned = edgedd.tune(synthetic, "digits", "convnet2-w8", minutes=0.15 / 60)
     assert tried == [synthetic.recipe]
     assert tuned.synthetic.recipe == synthetic.recipe

@@ -29,8 +29,7 @@ from edgedd.synthetic_set import SyntheticSet
 
 NAME = "auto"
 START = Selection("kmeans")
-FEW_MINUTES = 3
-NETWORKS = ((FEW_MINUTES, 1), (6, 2))  # minutes of a processor below which so many networks are trained
+NETWORKS = ((3, 1), (6, 2))  # minutes of a processor below which so many networks are trained
 GPU_NETWORKS = 6
 WIDTHS = (128, 64)  # wider networks make better sets, for narrow students too, where time is for enough iterations
 ENOUGH = 1000
@@ -97,7 +96,8 @@ def paced(method: Snapshots, step: float | None, settings: Mapping[str, str] | N
 
 
 def share(teacher: Teacher, ensemble: Ensemble) -> None:
-    """Let the teacher be the first of the networks, where it is as wide: a training less."""
+    """Let the teacher be the first of the networks, where it is as wide, and the others train as long as it did."""
+    ensemble.most_steps = teacher.most_steps
     if ensemble.passes.network == teacher.trainer.network:
         ensemble.give(teacher.snapshots)
 
@@ -115,14 +115,14 @@ def augmentation(teacher: Teacher, validation: Validation) -> Augmentation:
     return both if mirrored > seen - MIRROR_COSTS else shifted
 
 
-def better(distilled: SyntheticSet, start: SyntheticSet, search: Search, minutes: float | None = None) -> SyntheticSet:
+def better(distilled: SyntheticSet, start: SyntheticSet, search: Search) -> SyntheticSet:
     """What does better on the validation split: the set, or the real images it started from.
 
-    In trainings of CHOICE_STEPS, unless the minutes are few: on Fashion-MNIST a set that was level with its start at
+    In trainings of CHOICE_STEPS where there is time for them: on Fashion-MNIST a set that was level with its start at
     250 steps was 1.6 points behind it at 600. Each is trained once even where time has run out, and twice where they
     are within CLEAR.
     """
-    steps = recipe_search.TRIAL_STEPS if minutes is not None and minutes < FEW_MINUTES else CHOICE_STEPS
+    steps = CHOICE_STEPS if search.affords(2 * CHOICE_STEPS) else recipe_search.TRIAL_STEPS
     search.length = min(steps, distilled.recipe.steps)
     both = [distilled, start]
     scores = [search.score(candidate) for candidate in both]

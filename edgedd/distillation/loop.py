@@ -88,8 +88,9 @@ class Loop:
         self.counted: tuple[int, float] | None = None
 
     def run(self, length: Length, checkpoint: Checkpoint | None, on_step: OnStep | None) -> None:
-        """All iterations that remain. Raises EdgeddError when the loss is no longer finite."""
-        if not self.rates:
+        """All iterations that remain; none after the deadline. Raises EdgeddError when the loss is no longer finite."""
+        late = length.deadline is not None and time.monotonic() > length.deadline
+        if not self.rates or self.compute.ranks.agreed(late):
             return
         if on_step and hasattr(self.state, "report"):
             self.state.report = lambda stage, step, total: on_step(Progress(stage, step, total, None))

@@ -19,6 +19,7 @@ VALIDATION_IMAGES = 5000
 ENOUGH_IMAGES = 1000  # recipes chosen on 70 images of digits were 1.0 point worse than on 550 to 700, seven sets
 FINALISTS = 2
 LOOKS = 5  # trainings of a finalist at most; random digits without augmentation lost 3 points to two unlucky ones
+LEAST_TRIALS = 2 + FINALISTS  # of two candidates: without time for so many there is no search
 RATES = (0.4, 2.5)  # times the recipe's own
 LONGER = 2.5
 LONGEST = 1500  # steps: more take a device too long
@@ -88,7 +89,6 @@ class Search:
     Attributes:
         trials: how many there will be in all, for progress; close finalists add to it.
         deadline: time.monotonic() by which the search ends; None: it tries everything.
-        steps, seconds: of the trainings so far.
         length: steps of a training, by default TRIAL_STEPS.
     """
 
@@ -99,27 +99,21 @@ class Search:
     on_trial: OnTrial | None = None
     done: int = 0
     deadline: float | None = None
-    steps: int = 0
-    seconds: float = 0.0
     length: int = field(default_factory=lambda: TRIAL_STEPS)
 
     def score(self, synthetic: SyntheticSet, steps: int | None = None) -> float:
         """Accuracy of a student trained by the set's recipe, but for `steps`, by default those of the search."""
         recipe = replace(synthetic.recipe, steps=steps or self.length)
         generator = np.random.default_rng([*self.seed, self.done])
-        begun = time.monotonic()
         accuracy = validate(synthetic, recipe, self.validation, self.trainer, generator)
-        self.steps, self.seconds = self.steps + recipe.steps, self.seconds + time.monotonic() - begun
         self.done += 1
         if self.on_trial:
             self.on_trial(self.done, self.trials)
         return accuracy
 
     def affords(self, steps: int) -> bool:
-        """Whether trainings of so many steps in all end before the deadline, as fast as those before."""
-        if self.deadline is None:
-            return True
-        return time.monotonic() + steps * self.seconds / max(self.steps, 1) < self.deadline
+        """Whether trainings of so many steps in all end before the deadline, as fast as the latest one."""
+        return self.deadline is None or time.monotonic() + steps * self.trainer.seconds_a_step < self.deadline
 
     def best(
         self, candidates: Sequence[SyntheticSet], scores: Sequence[float] = (), gain: float = 0.0
@@ -127,8 +121,8 @@ class Search:
         """The candidate that does best, and its score; the first `scores` are known already.
 
         Another than the first must beat it by `gain`. The last two standing are trained again, since one student's
-        accuracy is within about a point; without a deadline until it is settled. Where time runs out, later
-        candidates are not tried, and then nothing is trained again.
+        accuracy is within about a point; without a deadline until that is settled, LOOKS times at most. Where time
+        runs out, later candidates are not tried, and then nothing is trained again.
         """
         scored = list(scores)
         for candidate in candidates[len(scored) :]:
@@ -182,15 +176,18 @@ def choose_recipe(
 ) -> SyntheticSet:
     """The set with the augmentation, then the label temperature and weight decay, that suit it best.
 
-    What of it does not end before the `deadline` is left out. A `wide` search trains for the recipe's own steps (on
-    Fashion-MNIST shifts win at 1,500 steps alone, benchmarks/results/auto_choices_fashion-mnist.json), has a faster
-    recipe contend, and goes on to learning rates and more steps. Recipes that the method has `learned` contend first
-    with the set's own, at the augmentation that suits most data. Where the networks that distilled have `seen` the
-    set's own augmentation, another one must be better by GAIN.
+    What of it does not end before the `deadline` is left out, all of it where there is no time for a choice. A `wide`
+    search trains for the recipe's own steps (on Fashion-MNIST shifts win at 1,500 steps alone,
+    benchmarks/results/auto_choices_fashion-mnist.json), has a faster recipe contend, and goes on to learning rates and
+    more steps. Recipes that the method has `learned` contend first with the set's own, at the augmentation that suits
+    most data. Where the networks that distilled have `seen` the set's own augmentation, another one must be better by
+    GAIN.
     """
     height, width = synthetic.parameterization.shape[1:]
     search = Search(validation, trainer, seed, recipe_trials(height, width, len(learned), wide), on_trial)
     search.deadline, search.length = deadline, synthetic.recipe.steps if wide else search.length
+    if not search.affords(LEAST_TRIALS * search.length):
+        return synthetic
     recipes = list(dict.fromkeys([synthetic.recipe, *learned, *([faster(synthetic.recipe)] if wide else [])]))
     if len(recipes) > 1 and search.affords((len(recipes) + FINALISTS) * search.length):
         shifted = light_augmentations(height, width)[0]

@@ -113,7 +113,7 @@ class Distillation:
         narrow = student(default_student(data.shape, min(self._width, run_length.NARROW)), data.shape, data.num_classes)
         self.trainer = Trainer(narrow, self.compute)
         self._gains = Gains(self._score)
-        self._kept = np.empty(0, np.int64)  # rows of the real images that a set which never moves consists of
+        self._kept = np.empty(0, np.int64)  # rows of the real images that the set starts from
 
     def run(self) -> SyntheticSet:
         """All stages; the file is written when `output` is given. Other ranks than 0 have no searched recipe."""
@@ -137,9 +137,11 @@ class Distillation:
         return forecast(budget_bytes, self.options.minutes, shape, classes, device=self.options.device)
 
     def _length(self) -> Length:
+        """Until what is reserved of the minutes for the searches after distilling, and checks for gains on the way."""
         options = self.options
         if options.minutes is not None:
-            return Length(deadline=self.begun + 60 * options.minutes - self._reserved_seconds())
+            reserved = self._search_share + self.auto * (CHECK_SHARE + CHOICE_SHARE)
+            return Length(deadline=self._after(1 - reserved))
         usual = run_length.default_iterations(self.method, self.storage, len(self.classes), options.device)
         return Length(options.iterations or usual)
 
@@ -150,10 +152,10 @@ class Distillation:
             compact_budget.trim(synthetic, partial(self.filing.most_bytes, synthetic), options.bytes)
         recipe = options.recipe or (auto.recipe(self._seen) if self.auto else Recipe())
         found = self.filing.file(synthetic, recipe, loop.iteration)
-        if loop.start is not None:
+        if loop.start is not None and loop.iteration:
             search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
-            search.on_trial, search.deadline = self._reporter("choice"), self._after(1 - SEARCH_SHARE)
-            found = auto.better(found, self.filing.file(loop.start, recipe, 0), search, options.minutes)
+            search.on_trial, search.deadline = self._reporter("choice"), self._after(1 - self._search_share)
+            found = auto.better(found, self.filing.file(loop.start, recipe, 0), search)
         if options.recipe is None:
             found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
         return found
@@ -167,7 +169,10 @@ class Distillation:
         form, device = self.storage.parameterization, self.compute.device
         if saved is None:
             chooser = np.random.default_rng([self.options.seed, 1])
-            teacher = Teacher(self.real, self.options, self.compute, self.on_step)
+            sharing = self.method.networks if self.auto else 1  # type: ignore[attr-defined]
+            teacher = Teacher(self.real, self.options, self.compute, self.on_step, sharing=sharing)
+            if teacher.trainer.network == self.trainer.network:
+                teacher.trainer = self.trainer
             rows = self._rows(teacher, chooser)
             images = self.real.normalised(rows)
             logits = teacher.start_logits(images)
@@ -194,8 +199,7 @@ class Distillation:
             loop.start = synthetic.copied()
             if saved is None:
                 auto.share(teacher, loop.state)
-        if not loop.rates:  # nor is there a checkpoint
-            self._kept = rows
+        self._kept = rows
         loop.watch = self._watch
         if saved is not None:
             loop.load_state_dict(saved)
@@ -245,10 +249,11 @@ class Distillation:
         return recipe_search.choose_augmentation(start, self._judges(rows), self.trainer, **common)
 
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
+        """Searched by the validation split, and images that the set does not have as they are."""
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
-        common |= {"learned": learned, "wide": self.auto, "seen": self.auto and self._seen != Augmentation()}
-        common["deadline"] = self._after(1)
-        return recipe_search.choose_recipe(synthetic, self._judges(self._kept), self.trainer, **common)
+        common |= {"wide": self.auto, "seen": self.auto and self._seen != Augmentation(), "deadline": self._after(1)}
+        judges = self._judges(self._kept[: 0 if synthetic.provenance["iterations"] else None])
+        return recipe_search.choose_recipe(synthetic, judges, self.trainer, learned=learned, **common)
 
     def _judges(self, kept: np.ndarray) -> recipe_search.Validation:
         """Of recipes for a set that has these rows of the training images as they are."""
@@ -266,10 +271,12 @@ class Distillation:
         """When this share of the minutes is over, where minutes are given."""
         return None if self.options.minutes is None else self.begun + 60 * self.options.minutes * share
 
-    def _reserved_seconds(self) -> float:
-        """Of the minutes asked for: what the searches after distilling may take, and checks for gains on the way."""
-        share = (0.0 if self.options.recipe else SEARCH_SHARE) + ((CHECK_SHARE + CHOICE_SHARE) if self.auto else 0.0)
-        return share * 60 * (self.options.minutes or 0)
+    @property
+    def _search_share(self) -> float:
+        """Of the minutes, for the search for a recipe: none where there would be no choice in that time."""
+        steps = recipe_search.LEAST_TRIALS * (recipe_search.LONGEST if self.auto else recipe_search.TRIAL_STEPS)
+        enough = steps * self.trainer.seconds_a_step < SEARCH_SHARE * 60 * (self.options.minutes or 0)
+        return SEARCH_SHARE if enough and self.options.recipe is None else 0.0
 
     def _checkpoint(self) -> Checkpoint | None:
         if self.options.output is None:

@@ -83,10 +83,11 @@ def nearest_to_centres(features: np.ndarray, count: int, generator: np.random.Ge
     distinct = len(np.unique(features, axis=0))
     seed = int(generator.integers(2**31))
     centres = KMeans(min(count, distinct), n_init=1, random_state=seed).fit(features).cluster_centers_
+    # || f - c ||^2 less what does not depend on f
+    distances = (features * features).sum(1) - 2 * centres @ features.T
     free = np.ones(len(features), bool)
     chosen = np.empty(count, np.int64)
     for k in range(count):
-        distance = ((features - centres[k % len(centres)]) ** 2).sum(1)
-        chosen[k] = np.where(free, distance, np.inf).argmin()
+        chosen[k] = np.where(free, distances[k % len(centres)], np.inf).argmin()
         free[chosen[k]] = False
     return chosen

@@ -28,7 +28,7 @@ from edgedd.distillation.feature_moments import FeatureMoments
 from edgedd.distillation.matching import Passes, by_class
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.trainable_set import TrainableSet
-from edgedd.distillation.training import AGES, Trainer, early_stopped
+from edgedd.distillation.training import AGES, MOST_STEPS, Trainer, early_stopped
 from edgedd.students import default_student, student
 
 LABEL_EVERY = 100
@@ -92,6 +92,7 @@ class Ensemble:
         weights: parameters of each snapshot, a network after the other, each from its youngest age to its last. Of
             the first networks they may be given: those are not trained again.
         moments: of each snapshot.
+        most_steps: of a network's training, where the method does not say how many.
     """
 
     def __init__(self, method: Snapshots, real: RealImages, compute: Compute) -> None:
@@ -101,6 +102,7 @@ class Ensemble:
         self.weights: list[list[torch.Tensor]] = []
         self.moments: list[FeatureMoments] = []
         self.iteration = 0
+        self.most_steps = MOST_STEPS
         self.report: Callable[[str, int, int], None] | None = None
 
     @property
@@ -110,7 +112,7 @@ class Ensemble:
 
     def train(self, real: RealImages, generator: np.random.Generator) -> None:
         """Every network that is not given, kept at its ages, and the real images' moments on each."""
-        recipe = early_stopped(len(real.labels), self.augmentation)
+        recipe = early_stopped(len(real.labels), self.augmentation, self.most_steps)
         recipe = replace(recipe, steps=self.method.train_steps or recipe.steps)
         steps, count = recipe.steps, self.method.networks - len(self.weights) // len(AGES)
         for number in range(count):

@@ -6,23 +6,26 @@ import numpy as np
 import torch
 
 from edgedd.distillation import networks
+from edgedd.distillation.compiled_layers import channels_innermost
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.loop import OnStep, Progress
 from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import light_augmentations
-from edgedd.distillation.training import Trainer, early_stopped
+from edgedd.distillation.training import MOST_STEPS, Trainer, early_stopped
 from edgedd.students import default_student, student
 
 TEMPERATURE = 2.0
 WIDTH = 32
 HARD_LOGIT = 20.0
+TRAINING = 0.25  # of the minutes given, for all networks that train on the real images
 
 
 class Teacher:
     """The teacher of a run, trained when it is first asked: labels that stay hard need none.
 
-    `count` networks may label together, by the mean of their predictions; features are the first one's.
+    `count` networks may label together, by the mean of their predictions; features are the first one's. Where minutes
+    are given, it shares the time for training with networks of its kind: `sharing` in all.
     """
 
     def __init__(
@@ -32,14 +35,26 @@ class Teacher:
         compute: Compute,
         on_step: OnStep | None = None,
         count: int = 1,
+        *,
+        sharing: int = 1,
     ) -> None:
         self.real, self.options, self.compute, self.on_step, self.count = real, options, compute, on_step, count
+        self.sharing = sharing
 
     @cached_property
     def trainer(self) -> Trainer:
         """Passes of its ConvNet."""
         shape, num_classes = self.real.shape, self.real.num_classes
         return Trainer(student(default_student(shape, WIDTH), shape, num_classes), self.compute)
+
+    @cached_property
+    def most_steps(self) -> int:
+        """Of a network's training; where minutes are given, what TRAINING of them has time for on this machine."""
+        if self.options.minutes is None:
+            return MOST_STEPS
+        seconds = 60 * self.options.minutes * TRAINING / self.sharing
+        steps = self.trainer.steps_in(seconds, self.real.sampler(np.random.default_rng(0)))
+        return int(self.compute.ranks.agreed(steps))
 
     @cached_property
     def snapshots(self) -> list[list[torch.Tensor]]:
@@ -57,12 +72,11 @@ class Teacher:
         return [self._trained([self.options.seed, 0, number])[-1] for number in range(1, self.count)]
 
     def _trained(self, seed: list[int]) -> list[list[torch.Tensor]]:
-        generator, minutes = np.random.default_rng(seed), self.options.minutes
-        return train_teacher(self.trainer, self.real, generator, self.on_step, minutes)
+        return train_teacher(self.trainer, self.real, np.random.default_rng(seed), self.on_step, self.most_steps)
 
     def features(self, images: torch.Tensor, batch: int = 250) -> torch.Tensor:
         """Normalised images (b, C, H, W) -> features (b, d), float32."""
-        parameters = self.parameters
+        parameters = channels_innermost(self.parameters)
         with torch.no_grad():
             parts = [networks.features(self.trainer.network, parameters, x) for x in torch.split(images, batch)]
         return torch.cat(parts)
@@ -85,10 +99,10 @@ def train_teacher(
     real: RealImages,
     generator: np.random.Generator,
     on_step: OnStep | None = None,
-    minutes: float | None = None,
+    most_steps: int = MOST_STEPS,
 ) -> list[list[torch.Tensor]]:
     """A network trained as `early_stopped` says, under shifts: as it is at the AGES of its training."""
-    recipe = early_stopped(len(real.labels), light_augmentations(*real.shape[1:])[0], minutes)
+    recipe = early_stopped(len(real.labels), light_augmentations(*real.shape[1:])[0], most_steps)
 
     def report(step: int) -> None:
         if on_step:

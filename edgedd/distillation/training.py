@@ -1,5 +1,6 @@
 """Train a student with torch by a recipe: teachers on real images, and students on a synthetic set for validation."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,19 +18,15 @@ from edgedd.students import Network
 
 EPOCHS = 4
 LEAST_STEPS, MOST_STEPS = 300, 1400
-STEPS_A_MINUTE = 400  # of those given: about a fifth of the time on one core of an AMD EPYC of 2024
+WARM_STEPS, TIMED_STEPS = 3, 5
 AGES = (1 / 14, 3 / 14, 1 / 2, 1.0)  # of a training, at which a network is kept where partly trained ones are wanted
 Batch = tuple[torch.Tensor, torch.Tensor]
 OnStep = Callable[[int], None]
 
 
-def early_stopped(images: int, augmentation: Augmentation, minutes: float | None = None) -> Recipe:
-    """A few epochs on so many: at tiny budgets an early-stopped teacher makes better labels than a finished one.
-
-    A run of a few `minutes` has fewer steps for it.
-    """
-    most = MOST_STEPS if minutes is None else int(np.clip(STEPS_A_MINUTE * minutes, LEAST_STEPS, MOST_STEPS))
-    steps = int(np.clip(EPOCHS * images / 128, LEAST_STEPS, most))
+def early_stopped(images: int, augmentation: Augmentation, most_steps: int = MOST_STEPS) -> Recipe:
+    """A few epochs on so many: at tiny budgets an early-stopped teacher makes better labels than a finished one."""
+    steps = int(np.clip(EPOCHS * images / 128, LEAST_STEPS, most_steps))
     return Recipe(student_lr=0.05, steps=steps, augmentation=augmentation)
 
 
@@ -38,6 +35,9 @@ class Trainer:
 
     What is trained are its parameters and, behind them, its buffers: running statistics of batch norms. Their batches
     are taken in the shares that the device runtime takes by default, each normalised by its own statistics.
+
+    Attributes:
+        seconds_a_step: of the latest training, that of the first one with the compiler's; 0 before it.
     """
 
     def __init__(self, network: Network, compute: Compute) -> None:
@@ -46,6 +46,7 @@ class Trainer:
         self._count, self._buffers = len(network.parameters()), network.buffers()
         self._loss = compute.compile(networks.training_loss)
         self._logits = compute.compile(networks.logits)
+        self.seconds_a_step = 0.0
 
     def fit(
         self,
@@ -75,7 +76,7 @@ class Trainer:
             parameters, lr=recipe.student_lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
         trained = [*parameters, *networks.started(self._buffers, generator, self.compute.device)]
-        kept = []
+        kept, begun = [], time.monotonic()
         for step in range(recipe.steps):
             optimizer.param_groups[0]["lr"] = recipe.learning_rate(step)
             images, labels = sample(recipe.batch_size)
@@ -85,7 +86,14 @@ class Trainer:
             kept += [[_copied(p) for p in trained] for age in ages if age == step + 1]
             if on_step:
                 on_step(step)
+        self.seconds_a_step = (time.monotonic() - begun) / max(recipe.steps, 1)
         return kept
+
+    def steps_in(self, seconds: float, sample: Callable[[int], Batch]) -> int:
+        """How many steps of a teacher's training fit into so many seconds, at least LEAST_STEPS: by timing a few."""
+        for steps in (WARM_STEPS, TIMED_STEPS):
+            self.fit(sample, Recipe(steps=steps), np.random.default_rng(0))
+        return int(np.clip(seconds / self.seconds_a_step, LEAST_STEPS, MOST_STEPS))
 
     def _backward(self, trained: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> None:
         """Add the gradient of the batch's mean loss; of a network with batch norms, share by share."""
