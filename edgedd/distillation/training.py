@@ -86,6 +86,8 @@ class Trainer:
             kept += [[_copied(p) for p in trained] for age in ages if age == step + 1]
             if on_step:
                 on_step(step)
+        if self.compute.device.type == "cuda":
+            torch.cuda.synchronize()  # its steps go on behind
         self.seconds_a_step = (time.monotonic() - begun) / max(recipe.steps, 1)
         return kept
 
