@@ -154,9 +154,10 @@ def main() -> None:
     result = json.loads(path.read_text()) if path.exists() else {"rows": []}
     about = {"name": arguments.name, "fingerprint": data.fingerprint, "shape": list(data.shape)}
     result |= {"data": {**about, "classes": data.num_classes}, **surroundings()}
-    done = {(r["budget_bytes"], r["minutes"], r["machine"]) for r in result["rows"]}
+    here = machine(arguments, result)
+    done = {(r["budget_bytes"], r["minutes"]) for r in result["rows"] if r["machine"] == here}
     for minutes in arguments.minutes:
-        if (arguments.bytes, minutes, machine(arguments, surroundings())) in done:
+        if (arguments.bytes, minutes) in done:
             continue
         result["rows"].append(row(data, arguments, minutes))
         path.write_text(json.dumps(result, indent=1) + "\n")
