@@ -136,9 +136,13 @@ def test_beside_what_the_networks_saw_the_strongest_are_tried_first(flip: float)
 
 
 def test_the_rate_follows_the_step_unless_it_is_asked_for() -> None:
-    method = Snapshots()
-    assert auto.paced(method, 2.0, None).lr == pytest.approx(2 * auto.RATE)
-    assert auto.paced(method, None, None) == auto.paced(method, 2.0, {"lr": "0.05"}) == method
+    def lr(step: float | None, **options: Any) -> float:
+        start: Any = SimpleNamespace(step=step, count=10)
+        return float(auto.chosen(Snapshots(lr=0.05), Options(**options), start, teacher)["lr"])
+
+    teacher: Any = None  # asked only where there are minutes
+    assert lr(2.0) == pytest.approx(2 * auto.RATE)
+    assert lr(None) == lr(2.0, settings={"lr": "0.05"}) == 0.05
 
 
 @pytest.mark.parametrize(("minutes", "steps"), [(None, 1400), (4, 600), (1, 300), (60, 1400)])

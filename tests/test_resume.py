@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 import edgedd
-from edgedd.distillation import checkpoint, recipe_search, training
+from edgedd.distillation import auto, checkpoint, recipe_search, training
 from edgedd.distillation.loop import Progress
+from edgedd.distillation.snapshots import Ensemble
+from edgedd.distillation.teacher import Teacher
 from edgedd.errors import SettingError
 
 OPTIONS: dict[str, Any] = {
@@ -65,6 +67,22 @@ def test_cut_and_resumed_equals_unbroken(tmp_path: Path, method: str) -> None:
         edgedd.distill("digits", output=output, resume=True, **options)
         assert output.read_bytes() == unbroken
         assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
+
+
+@pytest.mark.usefixtures("always_due")
+def test_a_resumed_run_keeps_the_width_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another pace of the machine would choose another one."""
+    monkeypatch.setattr(auto, "WIDTHS", (12,))
+    monkeypatch.setattr(Teacher, "pace", lambda self, width: 1e30)
+    output, networks = tmp_path / "set.safetensors", {"networks": "1", "train_steps": "10", "real_per_class": "20"}
+    options: dict[str, Any] = {"bytes": 800, "minutes": 0.1, "recipe": edgedd.Recipe(steps=3), "settings": networks}
+    with pytest.raises(CutError):
+        edgedd.distill("digits", output=output, on_step=cut_at(12), **options)
+    monkeypatch.setattr(Teacher, "pace", lambda self, width: 1.0)
+    widths = []
+    monkeypatch.setattr(Ensemble, "finish", lambda self, synthetic: widths.append(self.method.width))
+    edgedd.distill("digits", output=output, resume=True, **options)
+    assert widths == [12]
 
 
 @pytest.mark.usefixtures("always_due")

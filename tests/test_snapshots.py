@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -126,22 +127,37 @@ def test_hard_labels_stay(real: RealImages) -> None:
     assert torch.equal(synthetic.soft_labels(), torch.full((12, 3), 1 / 3))
 
 
-def test_as_many_and_as_wide_networks_as_the_minutes_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(images: int, **options: Any) -> tuple[int, int]:
+def test_as_many_networks_as_the_minutes_allow() -> None:
+    def sized(images: int, **options: Any) -> tuple[int, int]:
         method = auto.sized(Snapshots(), Options(**options), (3, 32, 32), images)
         return method.networks, method.width
 
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(auto, "multiplies_bfloat16", lambda compiled: compiled)
-    assert [chosen(880, minutes=minutes) for minutes in (1, 5, 10, None)] == [(1, 32), (2, 32), (4, 32), (4, 32)]
-    assert chosen(880, minutes=60) == (4, 64) and chosen(100, minutes=120) == (4, 128)
-    assert chosen(880, minutes=60, width=32) == (4, 32)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    assert chosen(880, minutes=10) == (4, 64) and chosen(880, minutes=30) == (4, 128)
-    assert chosen(880, minutes=1, settings={"networks": "4"}) == (4, 32)
-    assert chosen(880, minutes=5, device="cuda") == chosen(880, device="cuda") == (6, 128)
-    monkeypatch.setattr(auto, "multiplies_bfloat16", lambda compiled: False)
-    assert chosen(880, minutes=10) == (4, 32) and chosen(880, minutes=30) == (4, 64)
+    assert [sized(880, minutes=minutes) for minutes in (1, 5, 10, None)] == [(1, 32), (2, 32), (4, 32), (4, 32)]
+    assert sized(880, minutes=1, settings={"networks": "4"}) == (4, 32)
+    assert sized(880, minutes=5, device="cuda") == sized(880, device="cuda") == (6, 128)
+
+
+@pytest.mark.parametrize("pace", [2.5e10, 9e10, 5.4e11])
+def test_as_wide_networks_as_the_minutes_allow_at_their_pace(pace: float) -> None:
+    """Four networks of 64 and 128 channels: 13.6 and 50.7 million an image, 6 operations each."""
+    start: Any = SimpleNamespace(count=880, step=None)
+    wanted = {width: total / 0.6 / 60 / pace for width, total in ((64, 1.46e14), (128, 5.47e14))}
+    timed: list[int] = []
+
+    def width(minutes: float | None, narrow: float = pace, **options: Any) -> int:
+        timed.clear()
+        found: Any = SimpleNamespace(real=SimpleNamespace(shape=(3, 32, 32)))
+        found.pace = lambda channels: timed.append(channels) or (narrow if channels == 32 else pace)
+        return int(auto.chosen(Snapshots(), Options(minutes=minutes, **options), start, found)["width"])
+
+    assert [width(factor * wanted[64]) for factor in (0.9, 1.1)] == [32, 64]
+    assert [width(factor * wanted[128]) for factor in (0.9, 1.1)] == [64, 128]
+    assert width(1.1 * wanted[128], narrow=pace / 2) == 128
+    assert timed == [32, 128]
+    assert width(1.1 * wanted[64], narrow=pace / 3) == 32
+    assert timed == [32]  # compiling the others takes longer than what they could gain
+    assert width(None) == width(1000, width=32) == width(1000, settings={"width": "32"}) == 32
+    assert timed == []
 
 
 @pytest.mark.parametrize("alike", [True, False])

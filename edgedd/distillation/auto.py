@@ -8,20 +8,19 @@ early when short trainings on the validation split no longer gain, and the set i
 from, before the search for its recipe.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
 
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import recipe_search
-from edgedd.distillation.compute import multiplies_bfloat16
 from edgedd.distillation.options import Options
 from edgedd.distillation.recipe_search import Search, Validation
 from edgedd.distillation.selection import Selection
 from edgedd.distillation.snapshots import Ensemble, Snapshots
 from edgedd.distillation.teacher import Teacher
+from edgedd.distillation.trainable_set import TrainableSet
 from edgedd.distillation.training import MOST_STEPS
 from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
@@ -34,8 +33,8 @@ GPU_NETWORKS = 6
 WIDTHS = (128, 64)  # wider networks make better sets, for narrow students too, where time is for enough iterations
 ENOUGH = 1000
 OVERHEAD = 200  # images: what an iteration costs besides its own; one of 80 took twice as long as their operations
-RATES = {"cpu": 9e10, "cuda": 1e13}  # operations a second that are counted on: of a thread; of a GPU that others share
-FLOAT32 = 0.5  # of a processor's, where it does not multiply bfloat16
+GPU_RATE = 1e13  # operations a second that are counted on, of one that others share; a processor is timed
+FASTER = 2.5  # wide networks do more operations a second than narrow ones: 2.3 times as many at 128 as at 32 with AMX
 DISTILLING = 0.6  # of the minutes
 USUAL_MINUTES = 10
 CHOICE_STEPS, CLEAR = 600, 0.02
@@ -56,43 +55,59 @@ def recipe(augmentation: Augmentation) -> Recipe:
 
 
 def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], images: int) -> Snapshots:
-    """As many and as wide networks as the minutes allow for a set of `images` images, but for what is asked for.
+    """As many networks as the minutes allow, and on a GPU as wide ones for a set of `images` images.
 
-    Without minutes they are the method's own on a processor, and what USUAL_MINUTES allow on a GPU.
+    But for what is asked for. Without minutes: the method's own on a processor, what USUAL_MINUTES allow on a GPU.
     """
-    minutes, asked = options.minutes, options.settings or {}
+    minutes, on_gpu = options.minutes, options.device == "cuda"
     count = next((n for limit, n in NETWORKS if minutes is not None and minutes < limit), method.networks)
-    count = GPU_NETWORKS if options.device == "cuda" else count
-    method = method if "networks" in asked else replace(method, networks=count)
-    unknown = minutes is None and options.device == "cpu"
-    if unknown or options.width is not None or "width" in asked:
+    if "networks" not in (options.settings or {}):
+        method = replace(method, networks=GPU_NETWORKS if on_gpu else count)
+    if not on_gpu or _asks_width(options):
         return method
-    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * _rate(options.device)
-    fitting = (width for width in WIDTHS if _operations(replace(method, width=width), shape, images) < affordable)
+    affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * GPU_RATE
+    fitting = (width for width in WIDTHS if _operations(method, width, shape, images) < affordable)
     return replace(method, width=next(fitting, method.width))
 
 
-def _rate(device: str) -> float:
-    """Operations a second that are counted on."""
-    if device == "cuda":
-        return RATES[device]
-    return RATES[device] * torch.get_num_threads() * (1 if multiplies_bfloat16(compiled=True) else FLOAT32)
+def chosen(method: Snapshots, options: Options, start: TrainableSet, teacher: Teacher) -> dict[str, Any]:
+    """Fields of the method for this start, but what is asked for.
+
+    On a processor networks as wide as the minutes allow, and of a compact set a rate in proportion to its quantisation
+    step. The finer the step, the nearer a set is to what it is to match, and the more of a rate is noise: on
+    Fashion-MNIST (step 1.2) a rate of 0.05 took class means further off than they were, on CIFAR-10 (3.8) it is the
+    better one.
+    """
+    fields = {"width": method.width, "lr": method.lr}
+    if options.minutes is not None and options.device != "cuda" and not _asks_width(options):
+        fields["width"] = _affordable_width(method, options.minutes, start, teacher)
+    if start.step is not None and "lr" not in (options.settings or {}):
+        fields["lr"] = RATE * start.step
+    return fields
 
 
-def _operations(method: Snapshots, shape: tuple[int, int, int], images: int) -> float:
-    """Of the networks' training and ENOUGH iterations."""
-    network = student(default_student(shape, method.width), shape, 2)
+def _asks_width(options: Options) -> bool:
+    return options.width is not None or "width" in (options.settings or {})
+
+
+def _affordable_width(method: Snapshots, minutes: float, start: TrainableSet, teacher: Teacher) -> int:
+    """The largest whose networks have time enough at the pace at which a few steps of them are trained.
+
+    Those are not tried which could not have it at FASTER times the pace of the method's own width.
+    """
+    seconds, narrow = 60 * minutes * DISTILLING, teacher.pace(method.width)
+    for width in WIDTHS:
+        operations = _operations(method, width, teacher.real.shape, start.count)
+        if operations < seconds * FASTER * narrow and operations < seconds * teacher.pace(width):
+            return width
+    return method.width
+
+
+def _operations(method: Snapshots, width: int, shape: tuple[int, int, int], images: int) -> float:
+    """Of training the networks, of this width, and ENOUGH iterations."""
+    network = student(default_student(shape, width), shape, 2)
     trained = method.networks * (method.train_steps or MOST_STEPS) * Recipe().batch_size
     return 6.0 * network.multiply_adds * (trained + ENOUGH * (images + OVERHEAD))
-
-
-def paced(method: Snapshots, step: float | None, settings: Mapping[str, str] | None) -> Snapshots:
-    """With a learning rate in proportion to the quantisation step of a compact set, unless one is asked for.
-
-    The finer the step, the nearer a set is to what it is to match, and the more of a rate is noise: on Fashion-MNIST
-    (step 1.2) a rate of 0.05 took class means further off than they were, on CIFAR-10 (3.8) it is the better one.
-    """
-    return method if step is None or "lr" in (settings or {}) else replace(method, lr=RATE * step)
 
 
 def share(teacher: Teacher, ensemble: Ensemble) -> None:

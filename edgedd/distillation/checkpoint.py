@@ -16,7 +16,7 @@ from edgedd.atomic import remove_leftovers, write_bytes
 from edgedd.errors import SettingError
 
 EVERY_SECONDS = 30.0
-MAGIC = b"edgedd checkpoint 2\n"
+MAGIC = b"edgedd checkpoint 3\n"
 
 
 class Checkpoint:

@@ -10,13 +10,12 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from edgedd.augmentation import Augmentation
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute
 from edgedd.distillation.methods import Method, image_lr
@@ -61,6 +60,7 @@ class Loop:
         rate: the price of bits, for a set that is stored compact.
         watch: called after every step; may call `finish_in`.
         start: the set as it was, where that is still asked for at the end.
+        chosen: fields of the method that this run chose, as plain values.
         scores: (iteration, validation accuracy) of the checks for gains.
         counted: iteration and time at which the steps that fit before `deadline` were last counted; what is watched
             between steps takes its time beside both. None: the number of iterations stays.
@@ -75,6 +75,7 @@ class Loop:
     rate: Rate | None = None
     watch: "Callable[[Loop], None] | None" = None
     start: TrainableSet | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = self.method.init(self.synthetic, self.real, self.compute, self.generator)
@@ -178,8 +179,7 @@ class Loop:
             on_step(Progress("distil", self.iteration, self.total, value))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes, and the augmentation that was chosen."""
-        augmentation = getattr(self.method, "augmentation", None) or Augmentation()
+        """All that changes, and what was chosen."""
         return {
             "iteration": self.iteration,
             "total": self.total,
@@ -187,7 +187,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "method": self.state.state_dict(),
             "generator": json.dumps(self.generator.bit_generator.state),
-            "augmentation": augmentation.as_dict(),
+            "chosen": self.chosen,
             "start": self.start.state_dict() if self.start else None,
             "scores": [list(pair) for pair in self.scores],
             "rate": list(astuple(self.rate)) if self.rate else None,

@@ -1,7 +1,9 @@
 """The method that the options of a run ask for."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from edgedd.augmentation import Augmentation
 from edgedd.distillation.methods import Method, method_named
@@ -37,3 +39,11 @@ def method_of(options: Options) -> Method:
 def chooses_augmentation(method: Method) -> bool:
     """Whether the augmentation of its networks is to be chosen on the validation split."""
     return getattr(method, "augmentation", Augmentation()) is None
+
+
+def decided(method: Method, chosen: Mapping[str, Any]) -> Method:
+    """The method with the fields that a run has chosen, which are plain values."""
+    fields = dict(chosen)
+    if "augmentation" in fields:
+        fields["augmentation"] = Augmentation(**fields["augmentation"])
+    return replace(method, **fields)  # type: ignore[type-var]

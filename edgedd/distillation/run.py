@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ import edgedd
 from edgedd.atomic import only_writer, refuse_unwritable
 from edgedd.augmentation import Augmentation
 from edgedd.distillation import auto, compact_budget, ranks, recipe_search, run_length
+from edgedd.distillation.allowance import Allowance
 from edgedd.distillation.checkpoint import Checkpoint
 from edgedd.distillation.compute import Compute, within_memory
 from edgedd.distillation.filing import Filing
@@ -23,7 +23,7 @@ from edgedd.distillation.for_target import for_target
 from edgedd.distillation.forecast import forecast
 from edgedd.distillation.gains import Gains
 from edgedd.distillation.loop import Length, Loop, OnStep, Progress
-from edgedd.distillation.method_options import chooses_augmentation, method_of
+from edgedd.distillation.method_options import chooses_augmentation, decided, method_of
 from edgedd.distillation.options import Options
 from edgedd.distillation.rate import Rate
 from edgedd.distillation.real_images import RealImages
@@ -38,7 +38,6 @@ from edgedd.students import default_student, student
 from edgedd.synthetic_set import SyntheticSet
 
 WIDTH = 64
-SEARCH_SHARE, CHECK_SHARE, CHOICE_SHARE = 0.2, 0.05, 0.1  # of the minutes
 log = logging.getLogger("edgedd")
 
 
@@ -70,7 +69,8 @@ class Distillation:
     """One run: plan, teacher, start, outer loop, recipe, file."""
 
     def __init__(self, data: LabelledImages, options: Options, on_step: OnStep | None) -> None:
-        self.begun = time.monotonic()
+        searches = options.recipe is None
+        self.allowance = Allowance(options.minutes, searches, options.method == auto.NAME, data.shape[1:])
         self.options = options
         self.on_step = on_step if ranks.speaks() else None
         self.method = method_of(options)
@@ -140,8 +140,7 @@ class Distillation:
         """Until what is reserved of the minutes for the searches after distilling, and checks for gains on the way."""
         options = self.options
         if options.minutes is not None:
-            reserved = self._search_share + self.auto * (CHECK_SHARE + CHOICE_SHARE)
-            return Length(deadline=self._after(1 - reserved))
+            return Length(deadline=self.allowance.distilling_ends(self.trainer.seconds_a_step))
         usual = run_length.default_iterations(self.method, self.storage, len(self.classes), options.device)
         return Length(options.iterations or usual)
 
@@ -154,7 +153,8 @@ class Distillation:
         found = self.filing.file(synthetic, recipe, loop.iteration)
         if loop.start is not None and loop.iteration:
             search = recipe_search.Search(self.validation, self.trainer, [options.seed, 7], 2 + recipe_search.FINALISTS)
-            search.on_trial, search.deadline = self._reporter("choice"), self._after(1 - self._search_share)
+            search.on_trial = self._reporter("choice")
+            search.deadline = self.allowance.search_begins(self.trainer.seconds_a_step)
             found = auto.better(found, self.filing.file(loop.start, recipe, 0), search)
         if options.recipe is None:
             found = self._with_recipe(found, getattr(loop.state, "recipes", list)())
@@ -166,31 +166,17 @@ class Distillation:
         return getattr(self.method, "augmentation", None) or Augmentation()
 
     def _start(self, saved: dict[str, Any] | None) -> Loop:
-        form, device = self.storage.parameterization, self.compute.device
+        """The loop before its first step, or as it was saved."""
+        form, count = self.storage.parameterization, self.storage.ipc * len(self.classes)
+        sharing = self.method.networks if self.auto else 1  # type: ignore[attr-defined]
+        teacher = Teacher(self.real, self.options, self.compute, self.on_step, sharing=sharing)
         if saved is None:
-            chooser = np.random.default_rng([self.options.seed, 1])
-            sharing = self.method.networks if self.auto else 1  # type: ignore[attr-defined]
-            teacher = Teacher(self.real, self.options, self.compute, self.on_step, sharing=sharing)
-            if teacher.trainer.network == self.trainer.network:
-                teacher.trainer = self.trainer
-            rows = self._rows(teacher, chooser)
-            images = self.real.normalised(rows)
-            logits = teacher.start_logits(images)
-            synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, device)
-            if self.compact and self.options.bytes:
-                compact_budget.fit_step(synthetic, partial(self.filing.most_bytes, synthetic), self.options.bytes)
-            augmentation = Augmentation(**self.ranks.agreed(self._augmentation(synthetic, teacher, rows).as_dict()))
+            synthetic, chosen = self._first(teacher)
         else:
-            count = self.storage.ipc * self.real.num_classes
-            synthetic, rows = TrainableSet.blank(form, count, self.real.num_classes, device), self._kept
-            augmentation = Augmentation(**saved["augmentation"])
-        if chooses_augmentation(self.method):
-            self.method = replace(self.method, augmentation=augmentation)  # type: ignore[type-var]
-        if self.auto:
-            step = synthetic.step if saved is None else saved["start"]["step"]
-            self.method = auto.paced(self.method, step, self.options.settings)  # type: ignore[arg-type]
+            synthetic, chosen = TrainableSet.blank(form, count, len(self.classes), self.compute.device), saved["chosen"]
+        self.method = decided(self.method, chosen)
         generator = np.random.default_rng([self.options.seed, 2])
-        loop = Loop(synthetic, self.method, self.real, self.compute, generator)
+        loop = Loop(synthetic, self.method, self.real, self.compute, generator, chosen=chosen)
         if self.compact:
             synthetic.step = synthetic.step or compact_budget.STEP
             size = partial(self.filing.most_bytes, synthetic)
@@ -199,13 +185,29 @@ class Distillation:
             loop.start = synthetic.copied()
             if saved is None:
                 auto.share(teacher, loop.state)
-        self._kept = rows
         loop.watch = self._watch
         if saved is not None:
             loop.load_state_dict(saved)
         if self.ranks.size > 1:
             loop.load_state_dict(self.ranks.agreed(loop.state_dict()))
         return loop
+
+    def _first(self, teacher: Teacher) -> tuple[TrainableSet, dict[str, Any]]:
+        """The set as it starts, within the bytes, and the fields of the method that are chosen for it."""
+        if teacher.trainer.network == self.trainer.network:
+            teacher.trainer = self.trainer
+        rows = self._kept = self._rows(teacher, np.random.default_rng([self.options.seed, 1]))
+        images = self.real.normalised(rows)
+        form, logits = self.storage.parameterization, teacher.start_logits(images)
+        synthetic = TrainableSet.start(form, images.cpu().numpy(), logits, self.compute.device)
+        if self.compact and self.options.bytes:
+            compact_budget.fit_step(synthetic, partial(self.filing.most_bytes, synthetic), self.options.bytes)
+        chosen: dict[str, Any] = {}
+        if chooses_augmentation(self.method):
+            chosen["augmentation"] = self._augmentation(synthetic, teacher, rows).as_dict()
+        if self.auto:
+            chosen |= auto.chosen(self.method, self.options, synthetic, teacher)  # type: ignore[arg-type]
+        return synthetic, self.ranks.agreed(chosen)
 
     def _watch(self, loop: Loop) -> None:
         """Between iterations: lead the codes to what the labels leave of the bytes; `auto` looks whether it gains."""
@@ -240,8 +242,6 @@ class Distillation:
 
     def _augmentation(self, synthetic: TrainableSet, teacher: Teacher, rows: np.ndarray) -> Augmentation:
         """For the networks that distil: what suits the start of the set, these `rows`, on validation images."""
-        if not chooses_augmentation(self.method):
-            return Augmentation()
         if self.auto:
             return auto.augmentation(teacher, self.validation)
         common: dict[str, Any] = {"seed": [self.options.seed, 4], "on_trial": self._reporter("augmentation")}
@@ -251,7 +251,11 @@ class Distillation:
     def _with_recipe(self, synthetic: SyntheticSet, learned: list[Recipe]) -> SyntheticSet:
         """Searched by the validation split, and images that the set does not have as they are."""
         common: dict[str, Any] = {"seed": [self.options.seed, 5], "on_trial": self._reporter("recipe")}
-        common |= {"wide": self.auto, "seen": self.auto and self._seen != Augmentation(), "deadline": self._after(1)}
+        common |= {
+            "wide": self.auto,
+            "seen": self.auto and self._seen != Augmentation(),
+            "deadline": self.allowance.end(),
+        }
         judges = self._judges(self._kept[: 0 if synthetic.provenance["iterations"] else None])
         return recipe_search.choose_recipe(synthetic, judges, self.trainer, learned=learned, **common)
 
@@ -266,17 +270,6 @@ class Distillation:
                 self.on_step(Progress(stage, step, total, None))
 
         return on_trial
-
-    def _after(self, share: float) -> float | None:
-        """When this share of the minutes is over, where minutes are given."""
-        return None if self.options.minutes is None else self.begun + 60 * self.options.minutes * share
-
-    @property
-    def _search_share(self) -> float:
-        """Of the minutes, for the search for a recipe: none where there would be no choice in that time."""
-        steps = recipe_search.LEAST_TRIALS * (recipe_search.LONGEST if self.auto else recipe_search.TRIAL_STEPS)
-        enough = steps * self.trainer.seconds_a_step < SEARCH_SHARE * 60 * (self.options.minutes or 0)
-        return SEARCH_SHARE if enough and self.options.recipe is None else 0.0
 
     def _checkpoint(self) -> Checkpoint | None:
         if self.options.output is None:

@@ -13,6 +13,7 @@ from edgedd.distillation.options import Options
 from edgedd.distillation.real_images import RealImages
 from edgedd.distillation.recipe_search import light_augmentations
 from edgedd.distillation.training import MOST_STEPS, Trainer, early_stopped
+from edgedd.recipe import Recipe
 from edgedd.students import default_student, student
 
 TEMPERATURE = 2.0
@@ -55,6 +56,13 @@ class Teacher:
         seconds = 60 * self.options.minutes * TRAINING / self.sharing
         steps = self.trainer.steps_in(seconds, self.real.sampler(np.random.default_rng(0)))
         return int(self.compute.ranks.agreed(steps))
+
+    def pace(self, width: int) -> float:
+        """Multiplications and additions a second in the training of a ConvNet so wide, by timing a few steps."""
+        network = student(default_student(self.real.shape, width), self.real.shape, self.real.num_classes)
+        own = network == self.trainer.network and self.trainer.seconds_a_step
+        seconds = own or Trainer(network, self.compute).timed(self.real.sampler(np.random.default_rng(0)))
+        return float(self.compute.ranks.agreed(6.0 * network.multiply_adds * Recipe().batch_size / seconds))
 
     @cached_property
     def snapshots(self) -> list[list[torch.Tensor]]:

@@ -93,9 +93,13 @@ class Trainer:
 
     def steps_in(self, seconds: float, sample: Callable[[int], Batch]) -> int:
         """How many steps of a teacher's training fit into so many seconds, at least LEAST_STEPS: by timing a few."""
+        return int(np.clip(seconds / self.timed(sample), LEAST_STEPS, MOST_STEPS))
+
+    def timed(self, sample: Callable[[int], Batch]) -> float:
+        """Seconds of a step, by a few of them."""
         for steps in (WARM_STEPS, TIMED_STEPS):
             self.fit(sample, Recipe(steps=steps), np.random.default_rng(0))
-        return int(np.clip(seconds / self.seconds_a_step, LEAST_STEPS, MOST_STEPS))
+        return self.seconds_a_step
 
     def _backward(self, trained: list[torch.Tensor], images: torch.Tensor, labels: torch.Tensor) -> None:
         """Add the gradient of the batch's mean loss; of a network with batch norms, share by share."""
