@@ -1,5 +1,6 @@
 """How the minutes of a run are divided: what comes after distilling gets what it needs, up to its share."""
 
+import time
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ def of(minutes: float | None, searches: bool = True, chooses: bool = True) -> An
 
 
 def test_without_minutes_nothing_ends() -> None:
-    assert of(None).end() is of(None).search_begins(0.01) is of(None).distilling_ends(0.01) is None
+    own = of(None)
+    assert own.end() is own.search_begins(0.01) is own.distilling_ends(0.01) is own.left_to_distil(0.01) is None
 
 
 @pytest.mark.parametrize("minutes", [1, 5, 60])
@@ -36,6 +38,12 @@ def test_a_fast_machine_keeps_no_more_than_the_trainings_take() -> None:
     assert search < 0.2 * 3600
     assert own.search_begins(step) == pytest.approx(4600 - 1.25 * search)
     assert own.distilling_ends(step) == pytest.approx(4600 - 1.25 * (search + choice + checks))
+
+
+def test_what_is_left_for_distilling_is_counted_from_now() -> None:
+    own = Allowance(10, True, True, SIDES)
+    assert own.left_to_distil(0.0) == pytest.approx(0.65 * 600, abs=1)
+    assert own.left_to_distil(0.01) == pytest.approx(own.distilling_ends(0.01) - time.monotonic(), abs=0.5)
 
 
 def test_a_slow_machine_keeps_its_shares() -> None:

@@ -138,9 +138,9 @@ def test_beside_what_the_networks_saw_the_strongest_are_tried_first(flip: float)
 def test_the_rate_follows_the_step_unless_it_is_asked_for() -> None:
     def lr(step: float | None, **options: Any) -> float:
         start: Any = SimpleNamespace(step=step, count=10)
-        return float(auto.chosen(Snapshots(lr=0.05), Options(**options), start, teacher)["lr"])
+        return float(auto.chosen(Snapshots(lr=0.05), Options(**options), start, teacher, None)["lr"])
 
-    teacher: Any = None  # asked only where there are minutes
+    teacher: Any = None  # asked only where there is an end
     assert lr(2.0) == pytest.approx(2 * auto.RATE)
     assert lr(None) == lr(2.0, settings={"lr": "0.05"}) == 0.05
 

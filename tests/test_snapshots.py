@@ -138,17 +138,17 @@ def test_as_many_networks_as_the_minutes_allow() -> None:
 
 
 @pytest.mark.parametrize("pace", [2.5e10, 9e10, 5.4e11])
-def test_as_wide_networks_as_the_minutes_allow_at_their_pace(pace: float) -> None:
+def test_as_wide_networks_as_the_time_allows_at_their_pace(pace: float) -> None:
     """Four networks of 64 and 128 channels: 13.6 and 50.7 million an image, 6 operations each."""
     start: Any = SimpleNamespace(count=880, step=None)
-    wanted = {width: total / 0.6 / 60 / pace for width, total in ((64, 1.46e14), (128, 5.47e14))}
+    wanted = {width: total / pace for width, total in ((64, 1.46e14), (128, 5.47e14))}
     timed: list[int] = []
 
-    def width(minutes: float | None, narrow: float = pace, **options: Any) -> int:
+    def width(seconds: float | None, narrow: float = pace, **options: Any) -> int:
         timed.clear()
         found: Any = SimpleNamespace(real=SimpleNamespace(shape=(3, 32, 32)))
         found.pace = lambda channels: timed.append(channels) or (narrow if channels == 32 else pace)
-        return int(auto.chosen(Snapshots(), Options(minutes=minutes, **options), start, found)["width"])
+        return int(auto.chosen(Snapshots(), Options(**options), start, found, seconds)["width"])
 
     assert [width(factor * wanted[64]) for factor in (0.9, 1.1)] == [32, 64]
     assert [width(factor * wanted[128]) for factor in (0.9, 1.1)] == [64, 128]
@@ -156,7 +156,9 @@ def test_as_wide_networks_as_the_minutes_allow_at_their_pace(pace: float) -> Non
     assert timed == [32, 128]
     assert width(1.1 * wanted[64], narrow=pace / 3) == 32
     assert timed == [32]  # compiling the others takes longer than what they could gain
-    assert width(None) == width(1000, width=32) == width(1000, settings={"width": "32"}) == 32
+    assert (
+        width(None) == width(1e9, width=32) == width(1e9, settings={"width": "32"}) == width(1e9, device="cuda") == 32
+    )
     assert timed == []
 
 

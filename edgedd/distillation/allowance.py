@@ -40,6 +40,11 @@ class Allowance:
         checks = self._needed(CHECKS, gains.PARTS * recipe_search.TRIAL_STEPS * seconds_a_step)
         return self._before_end(self._search(seconds_a_step) + self.chooses * (choice + checks))
 
+    def left_to_distil(self, seconds_a_step: float) -> float | None:
+        """Seconds from now until `distilling_ends`."""
+        ends = self.distilling_ends(seconds_a_step)
+        return None if ends is None else ends - time.monotonic()
+
     @property
     def _seconds(self) -> float:
         return 60 * (self.minutes or 0.0)

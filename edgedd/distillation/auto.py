@@ -35,7 +35,7 @@ ENOUGH = 1000
 OVERHEAD = 200  # images: what an iteration costs besides its own; one of 80 took twice as long as their operations
 GPU_RATE = 1e13  # operations a second that are counted on, of one that others share; a processor is timed
 FASTER = 2.5  # wide networks do more operations a second than narrow ones: 2.3 times as many at 128 as at 32 with AMX
-DISTILLING = 0.6  # of the minutes
+DISTILLING = 0.6  # of the minutes of a GPU
 USUAL_MINUTES = 10
 CHOICE_STEPS, CLEAR = 600, 0.02
 MIRROR_COSTS = 0.03
@@ -70,17 +70,19 @@ def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], imag
     return replace(method, width=next(fitting, method.width))
 
 
-def chosen(method: Snapshots, options: Options, start: TrainableSet, teacher: Teacher) -> dict[str, Any]:
+def chosen(
+    method: Snapshots, options: Options, start: TrainableSet, teacher: Teacher, seconds: float | None
+) -> dict[str, Any]:
     """Fields of the method for this start, but what is asked for.
 
-    On a processor networks as wide as the minutes allow, and of a compact set a rate in proportion to its quantisation
-    step. The finer the step, the nearer a set is to what it is to match, and the more of a rate is noise: on
-    Fashion-MNIST (step 1.2) a rate of 0.05 took class means further off than they were, on CIFAR-10 (3.8) it is the
-    better one.
+    On a processor networks as wide as the `seconds` allow that are left for them and for distilling, and of a compact
+    set a rate in proportion to its quantisation step. The finer the step, the nearer a set is to what it is to match,
+    and the more of a rate is noise: on Fashion-MNIST (step 1.2) a rate of 0.05 took class means further off than they
+    were, on CIFAR-10 (3.8) it is the better one.
     """
     fields = {"width": method.width, "lr": method.lr}
-    if options.minutes is not None and options.device != "cuda" and not _asks_width(options):
-        fields["width"] = _affordable_width(method, options.minutes, start, teacher)
+    if seconds is not None and options.device != "cuda" and not _asks_width(options):
+        fields["width"] = _affordable_width(method, seconds, start, teacher)
     if start.step is not None and "lr" not in (options.settings or {}):
         fields["lr"] = RATE * start.step
     return fields
@@ -90,12 +92,12 @@ def _asks_width(options: Options) -> bool:
     return options.width is not None or "width" in (options.settings or {})
 
 
-def _affordable_width(method: Snapshots, minutes: float, start: TrainableSet, teacher: Teacher) -> int:
+def _affordable_width(method: Snapshots, seconds: float, start: TrainableSet, teacher: Teacher) -> int:
     """The largest whose networks have time enough at the pace at which a few steps of them are trained.
 
     Those are not tried which could not have it at FASTER times the pace of the method's own width.
     """
-    seconds, narrow = 60 * minutes * DISTILLING, teacher.pace(method.width)
+    narrow = teacher.pace(method.width)
     for width in WIDTHS:
         operations = _operations(method, width, teacher.real.shape, start.count)
         if operations < seconds * FASTER * narrow and operations < seconds * teacher.pace(width):

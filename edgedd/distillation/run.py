@@ -206,7 +206,8 @@ class Distillation:
         if chooses_augmentation(self.method):
             chosen["augmentation"] = self._augmentation(synthetic, teacher, rows).as_dict()
         if self.auto:
-            chosen |= auto.chosen(self.method, self.options, synthetic, teacher)  # type: ignore[arg-type]
+            seconds = self.ranks.agreed(self.allowance.left_to_distil(self.trainer.seconds_a_step))
+            chosen |= auto.chosen(self.method, self.options, synthetic, teacher, seconds)  # type: ignore[arg-type]
         return synthetic, self.ranks.agreed(chosen)
 
     def _watch(self, loop: Loop) -> None:
