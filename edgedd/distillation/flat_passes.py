@@ -50,7 +50,7 @@ class FlatPasses:
         self.shapes = [spec.shape for spec in network.parameters().values()]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
-        self._loss = compute.compile(_loss)
+        self._loss = compute.compile(_loss, training=True)
         self._along = compute.compile(_along)
         self._alike = compute.compile(_alike)
 

@@ -42,7 +42,7 @@ class GradientPasses:
     def __init__(self, network: Network, compute: Compute) -> None:
         self.network, self.compute = network, compute
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
-        self._loss = compute.compile(networks.training_loss)
+        self._loss = compute.compile(networks.training_loss, training=True)
         self._along = compute.compile(_along)
         self.features = Passes(network, compute).features
 

@@ -75,7 +75,7 @@ class PublishedEvaluation:
         self.images = self.compute.tensor(synthetic.images(slice(None)))
         self.labels = self.compute.tensor(synthetic.soft_labels(slice(None)))
         self.mean, self.std = synthetic.tensors["mean"], synthetic.tensors["std"]
-        self._loss = self.compute.compile(networks.training_loss)
+        self._loss = self.compute.compile(networks.training_loss, training=True)
 
     def fit(self, generator: np.random.Generator, on_epoch: OnEpoch | None = None) -> Trained:
         """A fresh network, trained; `on_epoch(epoch)` counts from 1."""

@@ -44,7 +44,7 @@ class Trainer:
         self.network = network
         self.compute = compute
         self._count, self._buffers = len(network.parameters()), network.buffers()
-        self._loss = compute.compile(networks.training_loss)
+        self._loss = compute.compile(networks.training_loss, training=True)
         self._logits = compute.compile(networks.logits)
         self.seconds_a_step = 0.0
 
