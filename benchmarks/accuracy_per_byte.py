@@ -1,14 +1,15 @@
 """Accuracy per byte: synthetic sets beside the best that real images do in no more bytes.
 
     python benchmarks/accuracy_per_byte.py NAME DATA.npz --bytes N... [--set FILE...] [--seeds 5] [--student NAME]
-        [--device cuda]
+        [--device cuda | --torch]
     python benchmarks/accuracy_per_byte.py NAME --picture OUT.png
 
 For each budget and each way to store real images (uint8, 4-bit, 2-bit, down-scaled, JPEG, WebP) the setting, the labels
 (hard or the early-stopped teacher's), the choice of images (random, herding, k-means) and the training recipe are
 chosen by short trainings on the validation split, as a synthetic set's recipe is; bytes are those of a file that the
 students' images are decoded from. A set's budget is its own bytes. The test split is read once a student. With
---device cuda torch trains the sets' students instead of onnxruntime.
+--device cuda torch trains the sets' students instead of onnxruntime; with --torch it does so on this processor, in
+bfloat16 where that is fast.
 Writes benchmarks/results/accuracy_per_byte_NAME.json after every row; rows that are there are kept, so that a run that
 was cut goes on. With --picture the sets of each student and real images are drawn over bytes, the best of those of
 nearly equal bytes, with published points (benchmarks/published.json); students that are no ConvNet have a table of
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accuracy_tables import STORES, best, of_convnets
 from surroundings import surroundings
 
@@ -29,8 +31,13 @@ from edgedd.atomic import write_bytes
 from edgedd.baselines.comparison import baseline_rows
 from edgedd.baselines.search import BaselineSearch, Wanted
 from edgedd.commands.progress import ProgressReport
+from edgedd.distillation.compute import Compute
+from edgedd.distillation.recipe_search import Validation, validate
+from edgedd.distillation.training import Trainer
 from edgedd.evaluation import evaluate
 from edgedd.report.accuracy import draw
+from edgedd.student_trainings import Trainings, facts
+from edgedd.students import student
 
 HERE = Path(__file__).parent
 
@@ -73,7 +80,8 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         if results.has(**key, seeds=list(range(arguments.seeds))):
             continue
         begun = time.perf_counter()
-        rows = evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds, device=arguments.device)
+        by = in_torch if arguments.torch else in_the_usual_runtime
+        rows = by(synthetic, data, arguments)
         about = {"trained_on": "synthetic set", "ipc": synthetic.ipc, "file": path.name}
         about |= {
             "parameterization": synthetic.parameterization.as_dict(),
@@ -84,6 +92,23 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         about |= {"training_recipe": synthetic.recipe.as_dict()}
         made = [{**row, **about} for row in rows]
         results.add(made, command, time.perf_counter() - begun, arguments.device, budget_bytes=synthetic.nbytes)
+
+
+def in_the_usual_runtime(synthetic: Any, data: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Onnxruntime, or torch on a GPU."""
+    return evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds, device=arguments.device)
+
+
+def in_torch(synthetic: Any, data: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Likewise, of students that torch trained on this processor."""
+    seeds, compute = list(range(arguments.seeds)), Compute.choose("cpu")
+    trainer = Trainer(student(arguments.student, data.shape, data.num_classes), compute)
+    test, begun = Validation(data.test_images, data.test_labels), time.perf_counter()
+    found = [validate(synthetic, synthetic.recipe, test, trainer, np.random.default_rng(seed)) for seed in seeds]
+    row = {"student": arguments.student, "accuracy": float(np.mean(found)), "accuracies": found, "seeds": seeds}
+    row |= {"spread": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0, "bytes": synthetic.nbytes}
+    row |= {"seconds": (time.perf_counter() - begun) / len(seeds), **facts(synthetic, Trainings())}
+    return [row | {"runtime": "torch", "bfloat16": compute.bfloat16}]
 
 
 def baselines(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:
@@ -115,6 +140,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--torch", action="store_true")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
@@ -129,7 +155,7 @@ def main() -> None:
             f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} {' '.join(words)}"
         )
         command += f" --student {arguments.student} --seeds {arguments.seeds} --seed {arguments.seed}"
-        command += f" --device {arguments.device}" if arguments.device != "cpu" else ""
+        command += f" --device {arguments.device}" if arguments.device != "cpu" else " --torch" * arguments.torch
         sets(arguments, data, results, command)
         baselines(arguments, data, results, command)
     if arguments.picture:

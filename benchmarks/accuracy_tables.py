@@ -11,7 +11,7 @@ from stored import read_all
 MADE_BY = (
     "Mean and sample deviation over trainings, in onnxruntime but where it says torch. "
     "`python benchmarks/accuracy_per_byte.py NAME DATA --student STUDENT --seeds N`, with `--bytes N --stores webp` or "
-    "`--set FILE [--device cuda]`; each row's command, recipe and machine are in "
+    "`--set FILE [--device cuda | --torch]`; each row's command, recipe and machine are in "
     "`benchmarks/results/accuracy_per_byte_NAME.json`."
 )
 USUAL = "convnet3-w32"
