@@ -2,12 +2,14 @@
 
 import logging
 import shutil
+from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 
 import edgedd
-from edgedd.distillation.compute import Compute
+from edgedd.distillation.compute import KEPT_LESS, Compute
 from edgedd.distillation.run import Distillation
 from edgedd.errors import BudgetError, SettingError
 
@@ -27,6 +29,16 @@ def test_without_a_compiler_it_runs_eagerly_and_says_so_in_one_line(
         return x
 
     assert compute.compile(function) is function
+
+
+@pytest.mark.parametrize(("device", "training"), [("cpu", True), ("cpu", False), ("cuda", True)])
+def test_only_training_on_a_processor_keeps_less(monkeypatch: pytest.MonkeyPatch, device: str, training: bool) -> None:
+    """By names that the compiler knows."""
+    found: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic, options: found.append(options))
+    Compute(torch.device(device), bfloat16=False, compiled=True).compile(len, training=training)
+    assert found == [KEPT_LESS if training and device == "cpu" else None]
+    assert set(KEPT_LESS) <= set(torch._inductor.config.get_config_copy())
 
 
 def test_bfloat16_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
