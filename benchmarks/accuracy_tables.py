@@ -84,7 +84,10 @@ def other_students() -> str:
         cells += [_beside(theirs.get(name), row) for name in names]
         counts = sorted({len(each["accuracies"]) for each in (row, *theirs.values())})
         lines.append(f"| {' | '.join([*cells, ' or '.join(map(str, counts))])} |")
-    note = "In onnxruntime; in brackets what is lost or won against the first. Commands as for README's table."
+    note = (
+        "In onnxruntime but where it says torch; in brackets what is lost or won against the first. Commands as for "
+        "README's table."
+    )
     return "\n".join([*lines, "", note])
 
 
@@ -120,7 +123,8 @@ def _share(row: dict[str, Any]) -> str:
 def _beside(row: dict[str, Any] | None, usual: dict[str, Any]) -> str:
     if row is None:
         return ""
-    return f"{_share(row)} ({100 * (row['accuracy'] - usual['accuracy']):+.1f})"
+    by = " in torch" if row["runtime"] == "torch" else ""
+    return f"{_share(row)} ({100 * (row['accuracy'] - usual['accuracy']):+.1f}){by}"
 
 
 def best(rows: list[dict[str, Any]], kind: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
