@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accuracy_tables import STORES, best, of_convnets
 from surroundings import surroundings
 
@@ -31,13 +30,8 @@ from edgedd.atomic import write_bytes
 from edgedd.baselines.comparison import baseline_rows
 from edgedd.baselines.search import BaselineSearch, Wanted
 from edgedd.commands.progress import ProgressReport
-from edgedd.distillation.compute import Compute
-from edgedd.distillation.recipe_search import Validation, validate
-from edgedd.distillation.training import Trainer
 from edgedd.evaluation import evaluate
 from edgedd.report.accuracy import draw
-from edgedd.student_trainings import Trainings, facts
-from edgedd.students import student
 
 HERE = Path(__file__).parent
 
@@ -80,8 +74,8 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         if results.has(**key, seeds=list(range(arguments.seeds))):
             continue
         begun = time.perf_counter()
-        by = in_torch if arguments.torch else in_the_usual_runtime
-        rows = by(synthetic, data, arguments)
+        where = {"device": arguments.device, "torch": arguments.torch}
+        rows = evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds, **where)
         about = {"trained_on": "synthetic set", "ipc": synthetic.ipc, "file": path.name}
         about |= {
             "parameterization": synthetic.parameterization.as_dict(),
@@ -92,23 +86,6 @@ def sets(arguments: argparse.Namespace, data: Any, results: Results, command: st
         about |= {"training_recipe": synthetic.recipe.as_dict()}
         made = [{**row, **about} for row in rows]
         results.add(made, command, time.perf_counter() - begun, arguments.device, budget_bytes=synthetic.nbytes)
-
-
-def in_the_usual_runtime(synthetic: Any, data: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Onnxruntime, or torch on a GPU."""
-    return evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds, device=arguments.device)
-
-
-def in_torch(synthetic: Any, data: Any, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Likewise, of students that torch trained on this processor."""
-    seeds, compute = list(range(arguments.seeds)), Compute.choose("cpu")
-    trainer = Trainer(student(arguments.student, data.shape, data.num_classes), compute)
-    test, begun = Validation(data.test_images, data.test_labels), time.perf_counter()
-    found = [validate(synthetic, synthetic.recipe, test, trainer, np.random.default_rng(seed)) for seed in seeds]
-    row = {"student": arguments.student, "accuracy": float(np.mean(found)), "accuracies": found, "seeds": seeds}
-    row |= {"spread": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0, "bytes": synthetic.nbytes}
-    row |= {"seconds": (time.perf_counter() - begun) / len(seeds), **facts(synthetic, Trainings())}
-    return [row | {"runtime": "torch", "bfloat16": compute.bfloat16}]
 
 
 def baselines(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:

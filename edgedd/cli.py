@@ -128,6 +128,7 @@ def evaluate(
     recipe: Annotated[str, typer.Option(help="set (its own); as papers: vico, vico-digits, vico-plain")] = "set",
     epochs: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda; on cuda torch trains")] = "cpu",
+    torch: Annotated[bool, typer.Option("--torch", help="torch trains on cpu too, in bfloat16 where fast")] = False,
     weights: Annotated[Path | None, typer.Option(help="weights that `edgedd train` wrote, for a bundle")] = None,
     continual: in_steps.Steps = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="also real images in as many bytes")] = False,
@@ -142,7 +143,8 @@ def evaluate(
     from edgedd.evaluation import evaluate_path
 
     options: dict[str, Any] = {"seeds": seeds, "seed": seed, "weights": weights}
-    options |= {"recipe": recipe, "epochs": epochs, "device": device, "baselines": baselines, "ranking": ranking}
+    options |= {"recipe": recipe, "epochs": epochs, "device": device, "torch": torch}
+    options |= {"baselines": baselines, "ranking": ranking}
     with ProgressReport() as progress:
         rows = evaluate_path(path, data, students, on_step=progress.report, **options)
     print_evaluation(rows, as_json)

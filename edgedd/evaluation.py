@@ -123,8 +123,11 @@ def evaluate_path(
         raise SettingError(f"{path} is a bundle, of which one student has these weights: name one with --students")
     from edgedd.device import Student
 
-    if trainings.get("recipe", "set") != "set" or trainings.get("epochs") is not None:
-        raise SettingError(f"--recipe and --epochs are for a set, and {path} is a bundle: leave them out")
+    how = Trainings(**trainings)
+    if how.runtime != "onnxruntime" or how.epochs is not None:
+        raise SettingError(
+            f"--recipe, --epochs, --device, --torch are for a set, and {path} is a bundle: leave them out"
+        )
     bundled = Student.load(path, student=students[0] if students else None)
     if weights is not None:
         bundled.load_weights(weights)

@@ -193,6 +193,7 @@ def test_a_bundle_that_was_altered(refused: Refused, here: Path, name: str) -> N
         ("train missing -o new.st", "missing/manifest.json is missing"),
         (f"train {BUNDLE} -o new.st --threads 2000", "threads=2000, wanted a whole number in [1, 1024]"),
         (f"evaluate {BUNDLE} --data digits", "is a bundle: give the weights"),
+        (f"evaluate {BUNDLE} --data digits --torch", "--torch are for a set, and"),
         (f"evaluate {BUNDLE} --data digits --weights {WEIGHTS} --students resnet8", "has no student 'resnet8'"),
         (f"evaluate {SET} --data digits --weights {WEIGHTS}", "--weights is for a bundle"),
         (f"evaluate {SET} --data digits --seeds 0", "seeds=0, wanted 1 to 100"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny_sets import random_set
 
-from edgedd import distill, load_data
+from edgedd import distill, evaluate, load_data
 from edgedd.augmentation import Augmentation
 from edgedd.device import sessions
 from edgedd.parameterization import Pixels
@@ -25,8 +25,13 @@ def test_torch_trains_the_students_of_the_device(name: str) -> None:
     assert found == pytest.approx(wanted, abs=2e-3) and len(set(wanted)) == len(done) == 2
 
 
-def test_rows_say_what_trained_on_a_gpu() -> None:
+def test_rows_say_what_trained() -> None:
     assert facts(SET, Trainings(device="cuda"))["runtime"] == "torch"
+    asked, usual = (
+        evaluate(SET, "digits", ["mlp"], seeds=1, epochs=12, torch=asked_for)[0] for asked_for in (True, False)
+    )
+    assert (asked["runtime"], usual["runtime"]) == ("torch", "onnxruntime")
+    assert asked["accuracy"] == pytest.approx(usual["accuracy"], abs=0.02)
 
 
 def test_batch_norms_take_the_shares_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
