@@ -74,15 +74,16 @@ def test_a_resumed_run_keeps_the_width_that_was_chosen(tmp_path: Path, monkeypat
     """Another pace of the machine would choose another one."""
     monkeypatch.setattr(auto, "WIDTHS", (12,))
     monkeypatch.setattr(Teacher, "pace", lambda self, width: 1e30)
+    widths, loss = [], Ensemble.loss
+    monkeypatch.setattr(Ensemble, "loss", lambda self, *given: widths.append(self.method.width) or loss(self, *given))
     output, networks = tmp_path / "set.safetensors", {"networks": "1", "train_steps": "10", "real_per_class": "20"}
-    options: dict[str, Any] = {"bytes": 800, "minutes": 0.1, "recipe": edgedd.Recipe(steps=3), "settings": networks}
+    options: dict[str, Any] = {"bytes": 800, "minutes": 1, "recipe": edgedd.Recipe(steps=3), "settings": networks}
     with pytest.raises(CutError):
         edgedd.distill("digits", output=output, on_step=cut_at(12), **options)
     monkeypatch.setattr(Teacher, "pace", lambda self, width: 1.0)
-    widths = []
-    monkeypatch.setattr(Ensemble, "finish", lambda self, synthetic: widths.append(self.method.width))
-    edgedd.distill("digits", output=output, resume=True, **options)
-    assert widths == [12]
+    with pytest.raises(CutError):
+        edgedd.distill("digits", output=output, on_step=cut_at(14), resume=True, **options)
+    assert len(widths) > 12 and set(widths) == {12}
 
 
 @pytest.mark.usefixtures("always_due")

@@ -141,7 +141,7 @@ def test_as_many_networks_as_the_minutes_allow() -> None:
 def test_as_wide_networks_as_the_time_allows_at_their_pace(pace: float) -> None:
     """Four networks of 64 and 128 channels: 13.6 and 50.7 million an image, 6 operations each."""
     start: Any = SimpleNamespace(count=880, step=None)
-    wanted = {width: total / pace for width, total in ((64, 1.46e14), (128, 5.47e14))}
+    wanted = {width: total / pace for width, total in ((64, 1.11e14), (128, 4.16e14))}
     timed: list[int] = []
 
     def width(seconds: float | None, narrow: float = pace, **options: Any) -> int:
@@ -160,6 +160,22 @@ def test_as_wide_networks_as_the_time_allows_at_their_pace(pace: float) -> None:
         width(None) == width(1e9, width=32) == width(1e9, settings={"width": "32"}) == width(1e9, device="cuda") == 32
     )
     assert timed == []
+
+
+@pytest.mark.parametrize(("pace", "wanted"), [(5e10, [1, 2, 4]), (2e11, [1, 3, 4]), (2e12, [4, 4, 4])])
+def test_more_networks_where_they_train_fast(pace: float, wanted: list[int]) -> None:
+    """One of 32 channels: 1,400 steps of 128 images of 3.9 million, 4.1e12 operations."""
+    found: Any = SimpleNamespace(real=SimpleNamespace(shape=(3, 32, 32), labels=np.zeros(50_000)), most_steps=1400)
+    found.pace = lambda channels: pace
+    start: Any = SimpleNamespace(count=880, step=None)
+
+    def count(minutes: float, **options: Any) -> int:
+        asked = Options(minutes=minutes, width=32, **options)
+        method = auto.sized(method_of(replace(asked, method="snapshots")), asked, (3, 32, 32), 880)  # type: ignore[arg-type]
+        return int(auto.chosen(method, asked, start, found, 1.0)["networks"])
+
+    assert [count(minutes) for minutes in (1, 5, 10)] == wanted
+    assert count(5, settings={"networks": "1"}) == 1
 
 
 @pytest.mark.parametrize("alike", [True, False])
