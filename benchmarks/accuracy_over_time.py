@@ -31,7 +31,7 @@ from edgedd.distillation.recipe_search import Validation, validate
 from edgedd.distillation.training import Trainer
 from edgedd.students import student
 
-ABOVE: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+LABEL: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
 FORECASTS = Path(edgedd.__file__).parent / "distillation" / "forecasts.json"
 PICTURE = RESULTS.parent.parent / "docs" / "pictures" / "accuracy_over_time.png"
 
@@ -109,7 +109,9 @@ def draw() -> None:
         for budget, where in sorted({(r["budget_bytes"], r["machine"]) for r in rows}):
             own = [r for r in rows if (r["budget_bytes"], r["machine"]) == (budget, where)]
             if len(own) > 1:
-                curve(axes, f"{about['data']}, {budget:,} bytes, {where}", sorted(own, key=lambda r: r["minutes"]))
+                above = 6 if budget == max(r["budget_bytes"] for r in rows if r["machine"] == where) else -13
+                ordered = sorted(own, key=lambda r: r["minutes"])
+                curve(axes, f"{about['data']}, {budget:,} bytes, {where}", ordered, above)
         forecasts[str(shape[0])] = about
     axes.margins(y=0.12)
     axes.set_xscale("log")
@@ -122,12 +124,12 @@ def draw() -> None:
     FORECASTS.write_text(json.dumps(forecasts, indent=1) + "\n")
 
 
-def curve(axes: Any, label: str, rows: list[dict[str, Any]]) -> None:
-    """Accuracy over minutes, each point with its number."""
+def curve(axes: Any, label: str, rows: list[dict[str, Any]], above: int) -> None:
+    """Accuracy over minutes, each point with its number so many points above it."""
     points = [(row["minutes"], 100 * row["accuracy"]) for row in rows]
     axes.plot(*zip(*points, strict=True), "o-", label=label)
     for point in points:
-        axes.annotate(f"{point[1]:.1f}", point, (0, 6), **ABOVE)
+        axes.annotate(f"{point[1]:.1f}", point, (0, above), **LABEL)
 
 
 def main() -> None:
