@@ -123,7 +123,7 @@ def _by_the_set_in_torch(
     network, steps = student(name, data.shape, data.num_classes), facts(synthetic, how)["steps"]
     flops = 6.0 * network.multiply_adds * synthetic.recipe.batch_size * steps * how.seeds
     compute = Compute.for_work(how.device, flops)
-    compute = compute if how.torch else replace(compute, bfloat16=False)
+    compute = compute if how.torch and how.device == "cpu" else replace(compute, bfloat16=False)
     trainer, recipe = Trainer(network, compute), replace(synthetic.recipe, steps=steps)
     images, labels = (compute.tensor(part(slice(None))) for part in (synthetic.images, synthetic.soft_labels))
     for seed in range(how.seed, how.seed + how.seeds):
