@@ -61,9 +61,9 @@ def sized(method: Snapshots, options: Options, shape: tuple[int, int, int], imag
     """
     minutes, on_gpu = options.minutes, options.device == "cuda"
     count = next((n for limit, n in NETWORKS if minutes is not None and minutes < limit), method.networks)
-    if "networks" not in (options.settings or {}):
+    if not _asks(options, "networks"):
         method = replace(method, networks=GPU_NETWORKS if on_gpu else count)
-    if not on_gpu or _asks_width(options):
+    if not on_gpu or _asks(options, "width"):
         return method
     affordable = 60 * (minutes or USUAL_MINUTES) * DISTILLING * GPU_RATE
     fitting = (width for width in WIDTHS if _operations(method, width, shape, images) < affordable)
@@ -82,18 +82,19 @@ def chosen(
     """
     fields = {"width": method.width, "networks": method.networks, "lr": method.lr}
     if seconds is not None and options.device != "cuda":
-        if "networks" not in (options.settings or {}):
+        if not _asks(options, "networks"):
             method = replace(method, networks=_affordable_networks(method, options, teacher))
             fields["networks"] = method.networks
-        if not _asks_width(options):
+        if not _asks(options, "width"):
             fields["width"] = _affordable_width(method, seconds, start, teacher)
-    if start.step is not None and "lr" not in (options.settings or {}):
+    if start.step is not None and not _asks(options, "lr"):
         fields["lr"] = RATE * start.step
     return fields
 
 
-def _asks_width(options: Options) -> bool:
-    return options.width is not None or "width" in (options.settings or {})
+def _asks(options: Options, field: str) -> bool:
+    """Whether this field of the method is asked for, as a setting or as an option of its own."""
+    return field in (options.settings or {}) or getattr(options, field, None) is not None
 
 
 def _affordable_networks(method: Snapshots, options: Options, teacher: Teacher) -> int:
@@ -103,10 +104,10 @@ def _affordable_networks(method: Snapshots, options: Options, teacher: Teacher) 
     """
     if method.networks >= Snapshots.networks:
         return method.networks
-    real, steps = teacher.real, teacher.most_steps
-    network = student(default_student(real.shape, method.width), real.shape, 2)
-    trained = early_stopped(len(real.labels), Augmentation(), steps).steps * Recipe().batch_size
-    fitting = 60 * (options.minutes or 0.0) * TRAINING * teacher.pace(WIDTH) / (6.0 * network.multiply_adds * trained)
+    real = teacher.real
+    trained = early_stopped(len(real.labels), Augmentation(), teacher.most_steps).steps * Recipe().batch_size
+    operations = trained * _an_image(method.width, real.shape)
+    fitting = 60 * (options.minutes or 0.0) * TRAINING * teacher.pace(WIDTH) / operations
     return max(method.networks, min(int(fitting), Snapshots.networks))
 
 
@@ -125,9 +126,13 @@ def _affordable_width(method: Snapshots, seconds: float, start: TrainableSet, te
 
 def _operations(method: Snapshots, width: int, shape: tuple[int, int, int], images: int) -> float:
     """Of training the networks, of this width, and ENOUGH iterations."""
-    network = student(default_student(shape, width), shape, 2)
     trained = method.networks * (method.train_steps or MOST_STEPS) * Recipe().batch_size
-    return 6.0 * network.multiply_adds * (trained + ENOUGH * (images + OVERHEAD))
+    return _an_image(width, shape) * (trained + ENOUGH * (images + OVERHEAD))
+
+
+def _an_image(width: int, shape: tuple[int, int, int]) -> float:
+    """Operations of an image's passes there and back."""
+    return 6.0 * student(default_student(shape, width), shape, 2).multiply_adds
 
 
 def share(teacher: Teacher, ensemble: Ensemble) -> None:
