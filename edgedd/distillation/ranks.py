@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before `join`: its defaults would keep the group and its threads past the end
 
 from edgedd.errors import EdgeddError, SettingError
 
