@@ -1,7 +1,7 @@
 """Accuracy per byte: synthetic sets beside the best that real images do in no more bytes.
 
     python benchmarks/accuracy_per_byte.py NAME DATA.npz --bytes N... [--set FILE...] [--seeds 5] [--student NAME]
-        [--device cuda | --torch]
+        [--epochs N] [--device cuda | --torch]
     python benchmarks/accuracy_per_byte.py NAME --picture OUT.png
 
 For each budget and each way to store real images (uint8, 4-bit, 2-bit, down-scaled, JPEG, WebP) the setting, the labels
@@ -9,7 +9,7 @@ For each budget and each way to store real images (uint8, 4-bit, 2-bit, down-sca
 chosen by short trainings on the validation split, as a synthetic set's recipe is; bytes are those of a file that the
 students' images are decoded from. A set's budget is its own bytes. The test split is read once a student. With
 --device cuda torch trains the sets' students instead of onnxruntime; with --torch it does so on this processor, in
-bfloat16 where that is fast.
+bfloat16 where that is fast. With --epochs the sets' students train for so many instead of their recipe's.
 Writes benchmarks/results/accuracy_per_byte_NAME.json after every row; rows that are there are kept, so that a run that
 was cut goes on. With --picture the sets of each student and real images are drawn over bytes, the best of those of
 nearly equal bytes, with published points (benchmarks/published.json); students that are no ConvNet have a table of
@@ -32,6 +32,7 @@ from edgedd.baselines.search import BaselineSearch, Wanted
 from edgedd.commands.progress import ProgressReport
 from edgedd.evaluation import evaluate
 from edgedd.report.accuracy import draw
+from edgedd.student_trainings import Trainings, facts
 
 HERE = Path(__file__).parent
 
@@ -63,19 +64,20 @@ class Results:
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     """A set that is made again replaces the one of its name."""
-    return row["student"], row.get("file") or row["budget_bytes"], row.get("storage")
+    longer = None if "storage" in row else row["steps"]
+    return row["student"], row.get("file") or row["budget_bytes"], row.get("storage"), longer
 
 
 def sets(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:
     """A row for each synthetic set that has none yet."""
     for path in arguments.set:
         synthetic = edgedd.SyntheticSet.load(path)
+        how = Trainings(epochs=arguments.epochs, seeds=arguments.seeds, device=arguments.device, torch=arguments.torch)
         key = {"file": path.name, "bytes": synthetic.nbytes, "student": arguments.student}
-        if results.has(**key, seeds=list(range(arguments.seeds))):
+        if results.has(**key, steps=facts(synthetic, how)["steps"], seeds=list(range(arguments.seeds))):
             continue
         begun = time.perf_counter()
-        where = {"device": arguments.device, "torch": arguments.torch}
-        rows = evaluate(synthetic, data, [arguments.student], seeds=arguments.seeds, **where)
+        rows = evaluate(synthetic, data, [arguments.student], **vars(how))
         about = {"trained_on": "synthetic set", "ipc": synthetic.ipc, "file": path.name}
         about |= {
             "parameterization": synthetic.parameterization.as_dict(),
@@ -115,6 +117,7 @@ def main() -> None:
     parser.add_argument("--stores", nargs="+", default=STORES, choices=STORES)
     parser.add_argument("--student", default="convnet3-w128")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--device", default="cpu")
@@ -133,6 +136,7 @@ def main() -> None:
             f"python benchmarks/accuracy_per_byte.py {arguments.name} {Path(arguments.data).name} {' '.join(words)}"
         )
         command += f" --student {arguments.student} --seeds {arguments.seeds} --seed {arguments.seed}"
+        command += f" --epochs {arguments.epochs}" if arguments.epochs else ""
         command += f" --device {arguments.device}" if arguments.device != "cpu" else " --torch" * arguments.torch
         sets(arguments, data, results, command)
         baselines(arguments, data, results, command)

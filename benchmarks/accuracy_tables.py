@@ -11,7 +11,7 @@ from stored import read_all
 MADE_BY = (
     "Mean and sample deviation over trainings, in onnxruntime but where it says torch. "
     "`python benchmarks/accuracy_per_byte.py NAME DATA --student STUDENT --seeds N`, with `--bytes N --stores webp` or "
-    "`--set FILE [--device cuda | --torch]`; each row's command, recipe and machine are in "
+    "`--set FILE [--epochs N] [--device cuda | --torch]`; each row's command, recipe and machine are in "
     "`benchmarks/results/accuracy_per_byte_NAME.json`."
 )
 USUAL = "convnet3-w32"
@@ -162,6 +162,8 @@ def _what(row: dict[str, Any]) -> str:
 
 
 def _line(data: str, row: dict[str, Any]) -> str:
-    trainings = f"{len(row['accuracies'])}{' in torch' if row['runtime'] == 'torch' else ''}"
+    longer = "storage" not in row and row["steps"] != row["training_recipe"]["steps"]
+    of = f" of {row['steps']:,} steps" if longer else ""
+    trainings = f"{len(row['accuracies'])}{of}{' in torch' if row['runtime'] == 'torch' else ''}"
     cells = (data, row["student"], f"{row['bytes']:,}", _what(row), str(row["ipc"]), _share(row), trainings)
     return f"| {' | '.join(cells)} |"
