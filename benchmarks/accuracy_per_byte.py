@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from accuracy_tables import STORES, best, of_convnets
+from accuracy_tables import STORES, best, of_convnets, steps_asked_for
 from surroundings import surroundings
 
 import edgedd
@@ -64,8 +64,7 @@ class Results:
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     """A set that is made again replaces the one of its name."""
-    longer = None if "storage" in row else row["steps"]
-    return row["student"], row.get("file") or row["budget_bytes"], row.get("storage"), longer
+    return row["student"], row.get("file") or row["budget_bytes"], row.get("storage"), steps_asked_for(row)
 
 
 def sets(arguments: argparse.Namespace, data: Any, results: Results, command: str) -> None:

@@ -111,6 +111,12 @@ def loss_by_part() -> str:
     return "\n".join([*lines, "", f"{note} {', '.join('`' + row['command'] + '`' for row in firsts)}."])
 
 
+def steps_asked_for(row: dict[str, Any]) -> int | None:
+    """Those of a training from a set, where they are not its recipe's."""
+    own = "storage" in row or row["steps"] == row["training_recipe"]["steps"]
+    return None if own else int(row["steps"])
+
+
 def _source(row: dict[str, Any]) -> Any:
     return row.get("file"), row.get("trained_on"), row["bytes"]
 
@@ -162,8 +168,8 @@ def _what(row: dict[str, Any]) -> str:
 
 
 def _line(data: str, row: dict[str, Any]) -> str:
-    longer = "storage" not in row and row["steps"] != row["training_recipe"]["steps"]
-    of = f" of {row['steps']:,} steps" if longer else ""
+    steps = steps_asked_for(row)
+    of = f" of {steps:,} steps" if steps else ""
     trainings = f"{len(row['accuracies'])}{of}{' in torch' if row['runtime'] == 'torch' else ''}"
     cells = (data, row["student"], f"{row['bytes']:,}", _what(row), str(row["ipc"]), _share(row), trainings)
     return f"| {' | '.join(cells)} |"
