@@ -51,7 +51,7 @@ class FlatPasses:
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
         self._loss = compute.compile(_loss, training=True)
-        self._along = compute.compile(_along, training=True)
+        self._along = compute.compile(_along)
         self._alike = compute.compile(_alike)
 
     def parameters(self, weights: torch.Tensor) -> list[torch.Tensor]:
