@@ -47,7 +47,7 @@ def stores() -> str:
         f"|---|---|---|{'---|' * len(STORES)}",
     ]
     for result in read_all("accuracy_per_byte_"):
-        usual = [row for row in result["rows"] if row["student"] == USUAL and not _by_gpu(row)]
+        usual = [row for row in _by_recipe(result["rows"]) if row["student"] == USUAL and not _by_gpu(row)]
         kept = best(usual, lambda row: row.get("storage"))
         for budget in sorted({row["budget_bytes"] for row in kept if "storage" in row}):
             here = {row.get("storage"): row for row in kept if _size(row["budget_bytes"]) == _size(budget)}
@@ -69,8 +69,9 @@ def other_students() -> str:
     """For each set that trained students that are no ConvNet, their accuracy and how far it is from the usual one's."""
     found = []
     for result in read_all("accuracy_per_byte_"):
-        usual = [row for row in sorted(result["rows"], key=_place) if row["student"] == USUAL]
-        others = [row for row in result["rows"] if row not in of_convnets(result["rows"])]
+        rows = _by_recipe(result["rows"])
+        usual = [row for row in sorted(rows, key=_place) if row["student"] == USUAL]
+        others = [row for row in rows if row not in of_convnets(rows)]
         for row in usual:
             theirs = {other["student"]: other for other in others if _source(other) == _source(row)}
             found += [(result["data"]["name"], row, theirs)] if theirs else []
@@ -115,6 +116,11 @@ def steps_asked_for(row: dict[str, Any]) -> int | None:
     """Those of a training from a set, where they are not its recipe's."""
     own = "storage" in row or row["steps"] == row["training_recipe"]["steps"]
     return None if own else int(row["steps"])
+
+
+def _by_recipe(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For tables that have no place for steps."""
+    return [row for row in rows if steps_asked_for(row) is None]
 
 
 def _source(row: dict[str, Any]) -> Any:
