@@ -66,6 +66,7 @@ def distill(
     experts: Annotated[Path | None, typer.Option(help="folder of `edgedd experts`, for mtt, datm and lss")] = None,
     contrastive: Annotated[float | None, typer.Option(help="weight of a contrastive term (dm, dc.., mtt..)")] = None,
     width: Annotated[int | None, typer.Option(help="channels of the networks that distil (the method's own)")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="a set whose training recipe is taken, without a search")] = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="continue from the checkpoint beside the output")] = False,
@@ -78,9 +79,11 @@ def distill(
     from edgedd.distillation.options import Options
     from edgedd.distillation.ranks import speaks
     from edgedd.distillation.run import distill as run
+    from edgedd.synthetic_set import SyntheticSet
 
     given = locals()
     options = {name: given[name] for name in Options.names() if given.get(name) is not None}
+    options |= {"recipe": SyntheticSet.load(recipe).recipe} if recipe else {}
     options |= {"bytes": bytes_, "settings": _pairs(settings), "command": spoken_command(sys.argv)}
     with ProgressReport() as progress:
         run(data, on_step=lambda step: progress.report(*step), **options)

@@ -72,6 +72,12 @@ def test_distill(command: Command, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["json.safetensors", "table.safetensors"]
 
 
+def test_a_set_with_the_recipe_of_another(command: Command, made: Made, tmp_path: Path) -> None:
+    ran = command(*RANDOM, "--recipe", made.synthetic, "-o", tmp_path / "new.safetensors", "--json")
+    assert json_of(ran)["recipe"] == json_of(command("inspect", made.synthetic, "--json"))["recipe"]
+    assert "recipe search" not in ran.err
+
+
 @pytest.mark.usefixtures("short_search")
 def test_the_same_command_gives_the_same_bytes_wherever_they_go(command: Command, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()

@@ -76,6 +76,7 @@ def refused(command: Command, here: Path) -> Refused:
         ("--bytes -1", "bytes=-1, wanted more than 0"),
         ("--ipc 0", "ipc=0, wanted more than 0"),
         ("--bytes 2000 --ipc 50", "more than the budget of 2000"),
+        ("--bytes 3000 --recipe other.st", "cannot read other.st: No such file"),
     ],
 )
 def test_settings_of_distill(refused: Refused, arguments: str, words: str) -> None:
