@@ -47,6 +47,8 @@ def published_cells() -> str:
         counts = f"{100 * row['accuracy']:.1f} ± {spread} % | {len(row['accuracies'])} | {theirs}"
         lines.append(f"| {name} | {row['ipc']} | {length} | {counts} |")
     where = " and ".join(dict.fromkeys(row["gpu"] for row in rows if "gpu" in row))
+    slower = {row["method"]: f"{row['cores']} cores of {row['processor']}" for row in rows if "gpu" not in row}
+    where += "".join(f", {method} on {processor}" for method, processor in slower.items())
     about = (
         "CIFAR-10, one set each, mean and sample deviation over trainings of convnet3-w128 by the papers' evaluation; "
         "pixels (idm: tiles in pixels), hard labels, the papers' SGD; a tenth of the training images is held out"

@@ -124,14 +124,16 @@ def _loss(
     contrast: Contrast | None,
     parameters: networks.Parameters,
     batch: Batch,
+    *,
     gradients: networks.Gradients = "any",
+    behind: int = 0,
 ) -> torch.Tensor:
-    first = networks.features(network, parameters, batch.views[0], gradients=gradients)
+    first = networks.features(network, parameters, batch.views[0], gradients=gradients, behind=behind)
     outputs = torch.nn.functional.linear(first, parameters[-2], parameters[-1])
     loss = networks.soft_cross_entropy(outputs.float(), batch.labels)
     if contrast is None:
         return loss
-    second = networks.features(network, parameters, batch.views[1], gradients=gradients)
+    second = networks.features(network, parameters, batch.views[1], gradients=gradients, behind=behind)
     return loss + contrast.weight * contrast.loss(first, second, batch.classes)
 
 
@@ -142,12 +144,22 @@ def _along(
     direction: networks.Parameters,
     batch: Batch,
 ) -> torch.Tensor:
-    """Derivative of the loss at `parameters` along a direction."""
+    """Derivative of the loss at `parameters` along a direction.
+
+    The views do not move: what the first layer gives does, as it would by the direction for parameters. Passed through
+    that layer, the views would have a tangent of zeros, with convolutions of its own there and back.
+    """
+    own, views = len(network.layers[0].parameters), len(batch.views)
+    at, moving = (
+        [networks.first_layer(network, values[:own], view) for view in batch.views] + list(values[own:])
+        for values in (parameters, direction)
+    )
 
     def loss(*moved: torch.Tensor) -> torch.Tensor:
-        return _loss(network, contrast, moved, batch, gradients="along")
+        seen = batch._replace(views=moved[:views])
+        return _loss(network, contrast, moved[views:], seen, gradients="along", behind=1)
 
-    derivative: torch.Tensor = torch.func.jvp(loss, tuple(parameters), tuple(direction))[1]
+    derivative: torch.Tensor = torch.func.jvp(loss, tuple(at), tuple(moving))[1]
     return derivative
 
 

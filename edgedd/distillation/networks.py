@@ -54,24 +54,31 @@ def features(
     training: bool = False,
     *,
     gradients: Gradients = "any",
+    behind: int = 0,
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> what the last linear layer gets (b, feature_size), float32.
 
     Batch norms use the statistics of the batch, or `buffers`, in the order of `network.buffers()`, where given;
     `training`: they use the batch's and move the buffers by a tenth towards them, in place, as torch's modules do.
     `gradients`: "images" promises that none go to the parameters, and those to the images are taken once; "along",
-    that tangents run along with the pass. Either has faster code of its own.
+    that tangents run along with the pass. Either has faster code of its own. `behind`: so many layers are passed
+    already; `images` is what the last of them gave, the parameters are those that follow.
     """
     own, running = iter(parameters), None if buffers is None else iter(buffers)
     needed_later = {name for layer in network.layers for name in layer.inputs}
     kept: dict[str, torch.Tensor] = {}
     x = images
-    for layer in network.layers[:-1]:
+    for layer in network.layers[behind:-1]:
         inputs = [kept[name] for name in layer.inputs] or [x]
         x = _output(layer, inputs, own, running, training, gradients=gradients)
         if layer.name in needed_later:
             kept[layer.name] = x
     return x.float()
+
+
+def first_layer(network: Network, parameters: Parameters, images: torch.Tensor) -> torch.Tensor:
+    """Images (b, C, H, W) -> what the first layer gives, by its parameters."""
+    return _output(network.layers[0], [images], iter(parameters), None, False, gradients="any")
 
 
 def blocks(network: Network, parameters: Parameters, images: torch.Tensor) -> list[torch.Tensor]:
