@@ -7,7 +7,7 @@ only, and this needs no more than that. Without a contrastive term images do not
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -61,14 +61,12 @@ class FlatPasses:
 
     def gradient(self, weights: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Of the loss, in the weights (P,)."""
-        leaves = [p.requires_grad_() for p in self.parameters(weights)]
-        total: list[torch.Tensor] = []
+        leaves, total = [p.requires_grad_() for p in self.parameters(weights)], torch.zeros_like(weights)
         for part, share in self._chunks(batch):
             with self.compute.autocast():
                 loss = self._loss(self.network, self._inner, leaves, part) * share
-            found = torch.autograd.grad(loss, leaves)
-            total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
-        return torch.cat([g.flatten() for g in total])
+            self._add(total, torch.autograd.grad(loss, leaves))
+        return total
 
     def along(self, weights: torch.Tensor, direction: torch.Tensor, batch: Batch, exact: bool = True) -> Products:
         """<g, direction> and its derivatives; not those in the weights unless `exact`."""
@@ -90,7 +88,7 @@ class FlatPasses:
             to_views.append(moved[: len(views)])
             to_labels.append(moved[len(views)])
             if second is not None:
-                second += torch.cat([g.flatten() for g in moved[len(views) + 1 :]])
+                self._add(second, moved[len(views) + 1 :])
         together = [torch.cat(parts) for parts in zip(*to_views, strict=True)]
         return Products(value, second, together, torch.cat(to_labels))
 
@@ -100,6 +98,11 @@ class FlatPasses:
         with self.compute.autocast():
             loss = self._alike(self.network, self.contrast, self.parameters(weights), views, batch.classes)
         return loss.detach(), list(torch.autograd.grad(loss, views))
+
+    def _add(self, total: torch.Tensor, found: Sequence[torch.Tensor]) -> None:
+        """To `total` (P,), in place, what belongs to each of the network's parameters; channels may lie innermost."""
+        for place, values in zip(self.parameters(total), found, strict=True):
+            place.add_(values)
 
     @property
     def _inner(self) -> Contrast | None:

@@ -58,8 +58,8 @@ class InnerTraining:
             with torch.no_grad():
                 batch = self._batch(step, self.images[step.rows])
             gradient = self.passes.gradient(kept[-1], batch)
-            moving = self.momentum * moving + gradient
-            kept.append(kept[-1] - self.rate * moving)
+            moving = torch.add(gradient, moving, alpha=self.momentum)
+            kept.append(torch.add(kept[-1], moving, alpha=-self.rate))
         return kept
 
     def gradients(
@@ -73,13 +73,13 @@ class InnerTraining:
         to_rate, contrast = torch.zeros((), device=at_end.device), torch.zeros((), device=at_end.device)
         at_step, along = at_end, torch.zeros_like(at_end)
         for step, before in zip(reversed(self.steps), reversed(weights[:-1]), strict=True):
-            along = at_step + self.momentum * along
+            along = torch.add(at_step, along, alpha=self.momentum)
             leaf = self.images[step.rows].requires_grad_()
             batch = self._batch(step, leaf)
             found = self.passes.along(before, along, batch, exact)
             to_rate -= found.value
             if found.weights is not None:
-                at_step = at_step - self.rate * found.weights
+                at_step = torch.add(at_step, found.weights, alpha=-self.rate)
             to_views = [-self.rate * moved for moved in found.views]
             if direct:
                 value, pulls = self.passes.contrasted(before, batch)
