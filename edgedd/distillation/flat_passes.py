@@ -147,23 +147,12 @@ def _along(
     direction: networks.Parameters,
     batch: Batch,
 ) -> torch.Tensor:
-    """Derivative of the loss at `parameters` along a direction.
+    """Derivative of the loss at `parameters` along a direction."""
 
-    The views do not move: what the first layer gives does, as it would by the direction for parameters. Passed through
-    that layer, the views would have a tangent of zeros, with convolutions of its own there and back.
-    """
-    own, views = len(network.layers[0].parameters), len(batch.views)
-    at, moving = (
-        [networks.first_layer(network, values[:own], view) for view in batch.views] + list(values[own:])
-        for values in (parameters, direction)
-    )
+    def loss(seen: Sequence[torch.Tensor], behind: networks.Parameters) -> torch.Tensor:
+        return _loss(network, contrast, behind, batch._replace(views=tuple(seen)), gradients="along", behind=1)
 
-    def loss(*moved: torch.Tensor) -> torch.Tensor:
-        seen = batch._replace(views=moved[:views])
-        return _loss(network, contrast, moved[views:], seen, gradients="along", behind=1)
-
-    derivative: torch.Tensor = torch.func.jvp(loss, tuple(at), tuple(moving))[1]
-    return derivative
+    return networks.derivative_along(network, parameters, direction, batch.views, loss)
 
 
 def _alike(

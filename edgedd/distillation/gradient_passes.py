@@ -7,7 +7,7 @@ differentiating twice through g keeps the graph of all images of a class alive.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -100,8 +100,7 @@ def _along(
 ) -> torch.Tensor:
     """Derivative of the loss at `parameters` along a direction."""
 
-    def loss(*moved: torch.Tensor) -> torch.Tensor:
-        return networks.training_loss(network, moved, images, labels, gradients="along")
+    def loss(seen: Sequence[torch.Tensor], behind: networks.Parameters) -> torch.Tensor:
+        return networks.training_loss(network, behind, seen[0], labels, gradients="along", behind=1)
 
-    derivative: torch.Tensor = torch.func.jvp(loss, tuple(parameters), tuple(along))[1]
-    return derivative
+    return networks.derivative_along(network, parameters, along, [images], loss)

@@ -1,7 +1,7 @@
 """Student networks as plain functions of their parameters, so that many networks share one compiled pass."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -76,9 +76,32 @@ def features(
     return x.float()
 
 
-def first_layer(network: Network, parameters: Parameters, images: torch.Tensor) -> torch.Tensor:
-    """Images (b, C, H, W) -> what the first layer gives, by its parameters."""
-    return _output(network.layers[0], [images], iter(parameters), None, False, gradients="any")
+def derivative_along(
+    network: Network,
+    parameters: Parameters,
+    direction: Parameters,
+    views: Sequence[torch.Tensor],
+    loss: Callable[[Sequence[torch.Tensor], Parameters], torch.Tensor],
+) -> torch.Tensor:
+    """Derivative of a loss at the parameters along a direction: one pass with tangents.
+
+    `loss` is told what the first layer, a convolution, gives for each of the views (b, C, H, W), and the parameters
+    behind it. The views do not move: passed through that layer together with the direction they would have a tangent of
+    zeros, with convolutions of its own there and back.
+    """
+    first, count = network.layers[0], len(views)
+    assert first.kind == "conv"
+    at, moving = (
+        [_output(first, [view], iter(values), None, False, gradients="any") for view in views]
+        + list(values[len(first.parameters) :])
+        for values in (parameters, direction)
+    )
+
+    def moved(*values: torch.Tensor) -> torch.Tensor:
+        return loss(values[:count], values[count:])
+
+    derivative: torch.Tensor = torch.func.jvp(moved, tuple(at), tuple(moving))[1]
+    return derivative
 
 
 def blocks(network: Network, parameters: Parameters, images: torch.Tensor) -> list[torch.Tensor]:
@@ -105,9 +128,10 @@ def logits(
     training: bool = False,
     *,
     gradients: Gradients = "any",
+    behind: int = 0,
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> logits (b, K), float32; what is optional as in `features`."""
-    seen = features(network, parameters, images, buffers, training, gradients=gradients)
+    seen = features(network, parameters, images, buffers, training, gradients=gradients, behind=behind)
     return F.linear(seen, parameters[-2], parameters[-1])
 
 
@@ -130,9 +154,11 @@ def training_loss(
     buffers: Parameters | None = None,
     *,
     gradients: Gradients = "any",
+    behind: int = 0,
 ) -> torch.Tensor:
     """Mean soft cross-entropy of a network on images (b, C, H, W) with soft labels (b, K); moves `buffers`."""
-    return soft_cross_entropy(logits(network, parameters, images, buffers, True, gradients=gradients), labels)
+    outputs = logits(network, parameters, images, buffers, True, gradients=gradients, behind=behind)
+    return soft_cross_entropy(outputs, labels)
 
 
 def _output(
