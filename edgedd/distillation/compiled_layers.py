@@ -35,14 +35,14 @@ def instance_norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> to
     return x * scale + (bias[:, None, None] - mean * scale)
 
 
-def average_pool(x: torch.Tensor, kernel: int, stride: int, tangents: bool) -> torch.Tensor:
+def average_pool(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
     """Means of squares of `kernel` pixels; what is left over at the ends does not count.
 
     Sums over pieces of each side are fused with what comes before, where the pool itself reads a map from memory: a
-    forward pass with it took 1.1 (width 128) to 1.2 times (32) as long. Not so with tangents, which are then computed
-    over and over: twice as long.
+    forward pass with it took 1.1 (width 128) to 1.2 times (32) as long. With tangents that holds where the compiler is
+    to keep less (`Compute.compile`, training): left to itself it computes them over and over, 1.5 times as long.
     """
-    if tangents or kernel != stride or not _compiled_for_processor(x):
+    if kernel != stride or not _compiled_for_processor(x):
         return F.avg_pool2d(x, kernel, stride)
     rows, columns = x.shape[2] // kernel, x.shape[3] // kernel
     pieces = x[:, :, : rows * kernel, : columns * kernel].reshape(*x.shape[:2], rows, kernel, columns, kernel)

@@ -51,7 +51,7 @@ class FlatPasses:
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
         self._loss = compute.compile(_loss, training=True)
-        self._along = compute.compile(_along)
+        self._along = compute.compile(_along, training=True)
         self._alike = compute.compile(_alike)
 
     def parameters(self, weights: torch.Tensor) -> list[torch.Tensor]:
@@ -127,16 +127,14 @@ def _loss(
     contrast: Contrast | None,
     parameters: networks.Parameters,
     batch: Batch,
-    *,
-    gradients: networks.Gradients = "any",
     behind: int = 0,
 ) -> torch.Tensor:
-    first = networks.features(network, parameters, batch.views[0], gradients=gradients, behind=behind)
+    first = networks.features(network, parameters, batch.views[0], behind=behind)
     outputs = torch.nn.functional.linear(first, parameters[-2], parameters[-1])
     loss = networks.soft_cross_entropy(outputs.float(), batch.labels)
     if contrast is None:
         return loss
-    second = networks.features(network, parameters, batch.views[1], gradients=gradients, behind=behind)
+    second = networks.features(network, parameters, batch.views[1], behind=behind)
     return loss + contrast.weight * contrast.loss(first, second, batch.classes)
 
 
@@ -150,7 +148,7 @@ def _along(
     """Derivative of the loss at `parameters` along a direction."""
 
     def loss(seen: Sequence[torch.Tensor], behind: networks.Parameters) -> torch.Tensor:
-        return _loss(network, contrast, behind, batch._replace(views=tuple(seen)), gradients="along", behind=1)
+        return _loss(network, contrast, behind, batch._replace(views=tuple(seen)), behind=1)
 
     return networks.derivative_along(network, parameters, direction, batch.views, loss)
 

@@ -43,7 +43,7 @@ class GradientPasses:
         self.network, self.compute = network, compute
         self.chunk = GPU_CHUNK if compute.device.type == "cuda" else CPU_CHUNK
         self._loss = compute.compile(networks.training_loss, training=True)
-        self._along = compute.compile(_along)
+        self._along = compute.compile(_along, training=True)
         self.features = Passes(network, compute).features
 
     def gradient(self, parameters: networks.Parameters, images: torch.Tensor, labels: torch.Tensor) -> Gradient:
@@ -101,6 +101,6 @@ def _along(
     """Derivative of the loss at `parameters` along a direction."""
 
     def loss(seen: Sequence[torch.Tensor], behind: networks.Parameters) -> torch.Tensor:
-        return networks.training_loss(network, behind, seen[0], labels, gradients="along", behind=1)
+        return networks.training_loss(network, behind, seen[0], labels, behind=1)
 
     return networks.derivative_along(network, parameters, along, [images], loss)

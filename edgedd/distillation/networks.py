@@ -16,7 +16,7 @@ from edgedd.students import Network
 POOLS = ("average_pool", "max_pool")
 MOST_POSITIONS = 16
 Parameters = Sequence[torch.Tensor]
-Gradients = Literal["any", "images", "along"]
+Gradients = Literal["any", "images"]
 
 
 def fresh(network: Network, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:
@@ -60,9 +60,9 @@ def features(
 
     Batch norms use the statistics of the batch, or `buffers`, in the order of `network.buffers()`, where given;
     `training`: they use the batch's and move the buffers by a tenth towards them, in place, as torch's modules do.
-    `gradients`: "images" promises that none go to the parameters, and those to the images are taken once; "along",
-    that tangents run along with the pass. Either has faster code of its own. `behind`: so many layers are passed
-    already; `images` is what the last of them gave, the parameters are those that follow.
+    `gradients`: "images" promises that none go to the parameters, and those to the images are taken once, which has
+    faster code of its own. `behind`: so many layers are passed already; `images` is what the last of them gave, the
+    parameters are those that follow.
     """
     own, running = iter(parameters), None if buffers is None else iter(buffers)
     needed_later = {name for layer in network.layers for name in layer.inputs}
@@ -83,7 +83,7 @@ def derivative_along(
     views: Sequence[torch.Tensor],
     loss: Callable[[Sequence[torch.Tensor], Parameters], torch.Tensor],
 ) -> torch.Tensor:
-    """Derivative of a loss at the parameters along a direction: one pass with tangents.
+    """Derivative of a loss at the parameters along a direction: one pass with tangents, to be compiled as training is.
 
     `loss` is told what the first layer, a convolution, gives for each of the views (b, C, H, W), and the parameters
     behind it. The views do not move: passed through that layer together with the direction they would have a tangent of
@@ -127,11 +127,10 @@ def logits(
     buffers: Parameters | None = None,
     training: bool = False,
     *,
-    gradients: Gradients = "any",
     behind: int = 0,
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> logits (b, K), float32; what is optional as in `features`."""
-    seen = features(network, parameters, images, buffers, training, gradients=gradients, behind=behind)
+    seen = features(network, parameters, images, buffers, training, behind=behind)
     return F.linear(seen, parameters[-2], parameters[-1])
 
 
@@ -153,11 +152,10 @@ def training_loss(
     labels: torch.Tensor,
     buffers: Parameters | None = None,
     *,
-    gradients: Gradients = "any",
     behind: int = 0,
 ) -> torch.Tensor:
     """Mean soft cross-entropy of a network on images (b, C, H, W) with soft labels (b, K); moves `buffers`."""
-    outputs = logits(network, parameters, images, buffers, True, gradients=gradients, behind=behind)
+    outputs = logits(network, parameters, images, buffers, True, behind=behind)
     return soft_cross_entropy(outputs, labels)
 
 
@@ -183,7 +181,7 @@ def _output(
         case "relu":
             x = torch.relu(x)
         case "average_pool":
-            x = average_pool(x, layer.kernel, layer.stride, tangents=gradients == "along")
+            x = average_pool(x, layer.kernel, layer.stride)
         case "max_pool":
             x = F.max_pool2d(x, layer.kernel, layer.stride)
         case "global_average_pool":
