@@ -63,7 +63,7 @@ class Compute:
         return cls.choose(device, compiled=flops > COMPILE_ABOVE_FLOPS.get(device, 0.0))
 
     def compile(self, function: Function, training: bool = False) -> Function:
-        """`function` compiled for fixed shapes, or as it is; `training`: of a network, by gradients in its parameters.
+        """`function` compiled for fixed shapes, or as it is; `training`: for gradients in or along the parameters.
 
         There the compiler is to compute again what it would write to memory between its loops on a processor.
         """
