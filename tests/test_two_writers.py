@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from tiny_data import tiny_images
 
 import edgedd
 from edgedd.atomic import only_writer, write_bytes
+from edgedd.bundles import bundle
 from edgedd.bundles.bundle import Bundle
-from edgedd.bundles.files import ARCHIVE
+from edgedd.bundles.files import ARCHIVE, CARD, MANIFEST
 from edgedd.device.calibration import calibrate
 from edgedd.distillation.experts import experts
-from edgedd.errors import SettingError
+from edgedd.errors import BundleError, SettingError
 from edgedd.evaluation import train_bundle
 from edgedd.exporting import export
 from edgedd.synthetic_set import SyntheticSet
@@ -124,6 +126,33 @@ def test_a_bundle_is_read_while_it_is_replaced(synthetic: SyntheticSet, tmp_path
         modes.append(Bundle.load(path).mode)
     writer.join()
     assert set(modes) == {"full", "bias"} and os.listdir(tmp_path) == ["bundle"]
+
+
+def test_a_bundle_is_read_while_it_is_replaced_twice_and_is_again_what_it_was(
+    synthetic: SyntheticSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, check = tmp_path / "bundle", bundle._check_file
+    export(synthetic, path, student="convnet1-w4", mode="full")
+    manifest = (path / MANIFEST).read_bytes()
+    modes = ["full", "bias"]
+
+    def replace() -> None:
+        monkeypatch.setattr(bundle, "_check_file", check)  # export checks what it wrote
+        export(synthetic, path, student="convnet1-w4", mode=modes.pop())
+        monkeypatch.setattr(bundle, "_check_file", checked_late)
+
+    def checked_late(file: Path, shown: Path, wanted: Mapping[str, Any]) -> None:
+        if file.name == CARD and len(modes) == 2:
+            replace()
+        try:
+            check(file, shown, wanted)
+        except BundleError:
+            replace()
+            raise
+
+    monkeypatch.setattr(bundle, "_check_file", checked_late)
+    assert Bundle.load(path).mode == "full" and not modes
+    assert (path / MANIFEST).read_bytes() == manifest
 
 
 def test_a_student_is_trained_by_one_thread_and_predicts_in_all(folder: Path, tmp_path: Path) -> None:

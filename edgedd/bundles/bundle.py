@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedd.bundles.files import CARD, MANIFEST, MAX_MANIFEST, SET, SIGNATURE, TARGET, file_of
+from edgedd.bundles.files import CARD, MANIFEST, SET, SIGNATURE, TARGET, file_of
 from edgedd.bundles.manifest import manifest_fields, read_manifest
 from edgedd.bundles.signature import check
 from edgedd.errors import BundleError, EdgeddError, SettingError
@@ -71,11 +71,11 @@ class Bundle:
         folder = Path(os.path.realpath(path) if os.path.islink(path) else path)
         if folder.is_file():
             return cls._of_archive(folder, require_signature, student)
-        before = _manifest_of(folder)
+        before = _written(folder)
         try:
             return cls.of_folder(folder, folder, require_signature, student)
         except BundleError:
-            if _manifest_of(folder) == before:
+            if _written(folder) == before:
                 raise
         return cls.load(folder, require_signature=require_signature, student=student)  # it was replaced meanwhile
 
@@ -174,12 +174,13 @@ class Bundle:
             raise BundleError(f"{error}: export the bundle again") from error
 
 
-def _manifest_of(folder: Path) -> bytes | None:
+def _written(folder: Path) -> tuple[int, ...] | None:
+    """What tells one writing of the folder from the next, be its contents the same: its manifest's inode and times."""
     try:
-        with open(folder / MANIFEST, "rb") as file:
-            return file.read(MAX_MANIFEST)
+        found = os.stat(folder / MANIFEST)
     except OSError:
         return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _check_file(path: Path, shown: Path, wanted: Mapping[str, Any]) -> None:
