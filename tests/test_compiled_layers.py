@@ -45,7 +45,7 @@ def test_compiled_features_and_their_gradients_are_those_of_torch_s_layers(shape
     start, direction = inputs(1, (5, *shape), (5, network.feature_size))
     gradients = []
     for features in (
-        lambda x: compiled(network, parameters, x, gradients="images"),
+        lambda x: compiled(network, parameters, x, constant=True),
         lambda x: plain(network, parameters, x),
     ):
         images = start.clone().requires_grad_()

@@ -160,5 +160,5 @@ def _alike(
     views: list[torch.Tensor],
     classes: torch.Tensor,
 ) -> torch.Tensor:
-    first, second = (networks.features(network, parameters, view, gradients="images") for view in views)
+    first, second = (networks.features(network, parameters, view, constant=True) for view in views)
     return contrast.loss(first, second, classes)

@@ -123,7 +123,7 @@ class Pool:
         """Features (b, d) of a network taken as constant."""
         with self.compute.autocast():
             detached = [p.detach() for p in parameters]
-            features: torch.Tensor = self._features(self.network, detached, images, gradients="images")
+            features: torch.Tensor = self._features(self.network, detached, images, constant=True)
             return features
 
     def augment(self, images: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:

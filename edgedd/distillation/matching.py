@@ -50,7 +50,7 @@ class Passes:
         """Images (b, C, H, W) -> the last map, flattened (b, d); differentiable in the images."""
         with self.compute.autocast():
             parts = [
-                self._features(self.network, parameters, part, gradients="images")
+                self._features(self.network, parameters, part, constant=True)
                 for part in torch.split(images, self.chunk)
             ]
         return torch.cat(parts)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from edgedd.students import Network
 POOLS = ("average_pool", "max_pool")
 MOST_POSITIONS = 16
 Parameters = Sequence[torch.Tensor]
-Gradients = Literal["any", "images"]
 
 
 def fresh(network: Network, generator: np.random.Generator, device: torch.device) -> list[torch.Tensor]:
@@ -53,14 +51,14 @@ def features(
     buffers: Parameters | None = None,
     training: bool = False,
     *,
-    gradients: Gradients = "any",
+    constant: bool = False,
     behind: int = 0,
 ) -> torch.Tensor:
     """Images (b, C, H, W) -> what the last linear layer gets (b, feature_size), float32.
 
     Batch norms use the statistics of the batch, or `buffers`, in the order of `network.buffers()`, where given;
     `training`: they use the batch's and move the buffers by a tenth towards them, in place, as torch's modules do.
-    `gradients`: "images" promises that none go to the parameters, and those to the images are taken once, which has
+    `constant` promises that no gradients go to the parameters, and those to the images are taken once, which has
     faster code of its own. `behind`: so many layers are passed already; `images` is what the last of them gave, the
     parameters are those that follow.
     """
@@ -70,7 +68,7 @@ def features(
     x = images
     for layer in network.layers[behind:-1]:
         inputs = [kept[name] for name in layer.inputs] or [x]
-        x = _output(layer, inputs, own, running, training, gradients=gradients)
+        x = _output(layer, inputs, own, running, training, constant=constant)
         if layer.name in needed_later:
             kept[layer.name] = x
     return x.float()
@@ -92,7 +90,7 @@ def derivative_along(
     first, count = network.layers[0], len(views)
     assert first.kind == "conv"
     at, moving = (
-        [_output(first, [view], iter(values), None, False, gradients="any") for view in views]
+        [_output(first, [view], iter(values), None, False, constant=False) for view in views]
         + list(values[len(first.parameters) :])
         for values in (parameters, direction)
     )
@@ -113,7 +111,7 @@ def blocks(network: Network, parameters: Parameters, images: torch.Tensor) -> li
     """
     own, x, pooled = iter(parameters), images, []
     for layer in network.layers[:-1]:
-        x = _output(layer, [x], own, None, False, gradients="images")
+        x = _output(layer, [x], own, None, False, constant=True)
         if layer.kind in POOLS:
             by = -(-max(x.shape[2:]) // MOST_POSITIONS)
             pooled.append((F.avg_pool2d(x, by) if by > 1 else x).permute(0, 2, 3, 1).flatten(1).float())
@@ -166,13 +164,13 @@ def _output(
     running: Iterator[torch.Tensor] | None,
     training: bool,
     *,
-    gradients: Gradients,
+    constant: bool,
 ) -> torch.Tensor:
     """One layer; takes its parameters and running statistics off the iterators."""
     own, x = [next(parameters) for _ in layer.parameters], inputs[0]
     match layer.kind:
         case "conv":
-            x = _conv(layer, x, gradients == "images", *own)
+            x = _conv(layer, x, constant, *own)
         case "batch_norm":
             mean, variance = (None, None) if running is None else (next(running), next(running))
             x = F.batch_norm(x.float(), mean, variance, own[0], own[1], training or running is None)
