@@ -2,7 +2,7 @@
 
     edgedd experts --data DATA.npz --count 4 --epochs 8 --width 32 -o EXPERTS
     python benchmarks/trajectory_methods.py NAME DATA.npz EXPERTS [--bytes 7840,31360] [--seeds 3] [--seconds 25]
-        [--contenders dm,lss]
+        [--contenders dm,lss] [--sets DIR]
 
 Contenders are distilled to the same number of bytes with every seed, all but mtt in the same form (FORMS) and with soft
 labels, mtt to pixels with hard labels, as in its paper. Networks have width 32. Every contender that moves anything
@@ -10,7 +10,7 @@ moves it for about --seconds of one core: its iterations are as many as fit when
 Experts, which three contenders share, are not counted; the teacher whose labels sets start with is the first of them.
 Then a student is trained from each set by one fixed recipe, in onnxruntime, and the test split is read once. Settings
 were chosen on the validation split, with seed 0. Each finished run is a row of results/trajectory_methods_NAME.json,
-and a second call goes on with what is missing.
+and a second call goes on with what is missing. DIR keeps the sets.
 """
 
 import argparse
@@ -57,8 +57,8 @@ CONTENDERS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 class Bench:
     """One data set, and what its runs share."""
 
-    def __init__(self, data: LabelledImages, experts: str, seconds: float) -> None:
-        self.data, self.experts, self.seconds = data, experts, seconds
+    def __init__(self, data: LabelledImages, experts: str, seconds: float, sets: Path | None) -> None:
+        self.data, self.experts, self.seconds, self.sets = data, experts, seconds, sets
         strong = Augmentation(flip=0.5, shift=3, scale=0.2, rotate=15, cutout=0.25, colour=0.5)
         augmentation = strong if data.shape[0] == 3 else Augmentation(flip=0.5, shift=2)
         self.recipe = edgedd.Recipe(student_lr=0.02, steps=STEPS, batch_size=BATCH, augmentation=augmentation)
@@ -92,6 +92,8 @@ class Bench:
         begun = time.process_time()
         synthetic = edgedd.distill(self.data, iterations=iterations, **options)
         seconds = round(time.process_time() - begun, 1)
+        if self.sets:
+            synthetic.save(self.sets / f"{name}_{budget}_{self.seconds:g}_{seed}.safetensors")
         result = edgedd.evaluate(synthetic, self.data, [STUDENT], seeds=1, seed=seed)[0]
         kept = {"budget": budget, "contender": name, "seconds": self.seconds, "seed": seed}
         kept |= {"bytes": synthetic.nbytes, "ipc": synthetic.ipc}
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--bytes", default="7840,31360")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=25.0)
+    parser.add_argument("--sets", type=Path)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -143,7 +146,7 @@ def main() -> None:
     teach_by(folder)
     path = RESULTS / f"trajectory_methods_{arguments.name}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
-    bench = Bench(edgedd.load_data(arguments.data), arguments.experts, arguments.seconds)
+    bench = Bench(edgedd.load_data(arguments.data), arguments.experts, arguments.seconds, arguments.sets)
     command = f"python benchmarks/trajectory_methods.py {arguments.name} {Path(arguments.data).name} EXPERTS"
     command += f" --bytes {arguments.bytes} --seeds {arguments.seeds} --seconds {arguments.seconds:g}"
     command += f" --contenders {arguments.contenders}" if arguments.contenders != ",".join(CONTENDERS) else ""
