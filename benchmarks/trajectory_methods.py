@@ -140,6 +140,8 @@ def main() -> None:
     parser.add_argument("--sets", type=Path)
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
     arguments = parser.parse_args()
+    if arguments.sets:
+        arguments.sets.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     compute.COMPILE_ABOVE_FLOPS["cpu"] = 0.0
     folder = ExpertFolder.open(Path(arguments.experts))
